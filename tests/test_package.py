@@ -1,0 +1,83 @@
+"What the notebooks cannot test: the package as it is installed, and the names and signatures others rely on"
+import inspect, subprocess, sys, shutil
+from configparser import ConfigParser
+from importlib import import_module
+from importlib.metadata import distributions, version
+from pathlib import Path
+import pytest
+import torch.nn.functional as F
+
+root, lib = Path(__file__).resolve().parent.parent, 'unet_attention'
+modules = sorted(f.stem for f in (root/lib).glob('*.py') if f.stem[0] != '_' and f.stem != 'all')
+ini = ConfigParser(delimiters=['='], interpolation=None)
+ini.read(root/'settings.ini', encoding='utf-8')
+cfg = ini['DEFAULT']
+
+def run(*cmd, **kw):
+    r = subprocess.run([sys.executable, *map(str, cmd)], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kw)
+    assert r.returncode == 0, r.stdout
+    return r.stdout
+
+def test_models_need_only_torch():
+    out = run('-c', "import sys, unet_attention.unet; print({'fastai', 'matplotlib', 'datasets'} & {m.split('.')[0] for m in sys.modules})")
+    assert out.splitlines()[-1] == 'set()'
+
+@pytest.mark.parametrize('name', modules)
+def test_public_names(name):
+    "Each public name is in `all`, is the same object there, and is documented"
+    mod, every = import_module(f'{lib}.{name}'), import_module(f'{lib}.all')
+    assert mod.__doc__, f'{name} has no docstring'
+    assert mod.__all__, f'{name} has no public names'
+    for o in mod.__all__:
+        assert getattr(every, o, None) is getattr(mod, o), f'{name}.{o} is not in {lib}.all'
+        if inspect.isclass(f := getattr(mod, o)) or inspect.isroutine(f): assert f.__doc__, f'{name}.{o} has no docstring'
+
+def test_version(): assert version(lib) == cfg['version'], 'settings.ini has changed: run pip install -e . again'
+
+def test_wheel(tmp_path):
+    "A wheel built from the source distribution, installed without the repository at hand, imports and has its commands"
+    src, site, empty = tmp_path/'src', tmp_path/'site', tmp_path/'empty'
+    shutil.copytree(root/lib, src/lib, ignore=shutil.ignore_patterns('__pycache__'))
+    for f in ('settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE'): shutil.copy(root/f, src)
+    run('-m', 'build', '--no-isolation', src)   # the source distribution, then a wheel from it
+    wheel, = (src/'dist').glob('*.whl')
+    run('-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', site, wheel)
+    dist, = distributions(path=[str(site)])
+    scripts = {e.name for e in dist.entry_points if e.group == 'console_scripts'}
+    assert scripts == {'unet_attention_train', 'unet_attention_sample'}
+    assert dist.version == cfg['version'] and dist.metadata['Requires-Python'] == f">={cfg['min_python']}"
+    assert dist.metadata['License-Expression'] == cfg['license'] and dist.read_text('licenses/LICENSE')
+    empty.mkdir()
+    code = f"import {lib}.all as m; from importlib.metadata import distribution as d; " \
+           f"[e.load() for e in d('{lib}').entry_points]; print(m.__file__)"
+    out = run('-c', code, cwd=empty, env={'PYTHONPATH': str(site), 'PATH': '', 'HOME': str(empty)})
+    assert Path(out.splitlines()[-1]) == site/lib/'all.py'
+
+# `...` stands for any default. Where no default is written a function may add one; further keyword arguments may follow.
+signatures = dict(
+    MultiheadSelfAttention1D = lambda nc, nh: 0,
+    TimestepEmbedding        = lambda dim: 0,
+    TAResBlock               = lambda t_embed, c_in, c_out, ks=3, stride=2, nh=None: 0,
+    TADownblock              = lambda t_embed, c_in, c_out, downsample=True, n_layers=1, nh=None: 0,
+    TAUpblock                = lambda t_embed, c_in, c_out, upsample=True, n_layers=1, nh=None: 0,
+    TAUnet                   = lambda nfs=(224,448,672,896), attention_heads=(0,8,8,8), n_blocks=(3,2,2,1,1), color_channels=3: 0,
+    ConditionalTAUnet        = lambda n_classes, nfs=..., attention_heads=..., n_blocks=..., color_channels=3: 0,
+    get_fashion_dls          = lambda bs=512: 0,
+    train                    = lambda model, dls, lr, n_epochs: 0,
+    conditional_train        = lambda model, dls, lr=4e-3, n_epochs=25, extra_cbs=[], loss_fn=F.mse_loss: 0,
+    ddpm                     = lambda model, sz, device, n_steps: 0,
+    conditional_ddpm         = lambda model, c, sz=(16,1,32,32), device='cpu', n_steps=100: 0,
+    ConditionalFashionDDPM   = lambda: 0,
+    show_images              = lambda x, imsize=0.8: 0)
+
+@pytest.mark.parametrize('name', signatures)
+def test_signature(name):
+    want = list(inspect.signature(signatures[name]).parameters.values())
+    sig = inspect.signature(getattr(import_module(f'{lib}.all'), name))
+    have, rest = (l := list(sig.parameters.values()))[:len(want)], l[len(want):]
+    assert [p.name for p in have] == [p.name for p in want], f'{name}{sig}'
+    for w,h in zip(want, have):
+        assert h.kind == h.POSITIONAL_OR_KEYWORD, f'{name}{sig}: {h}'
+        if w.default is ...: assert h.default is not h.empty, f'{name}{sig}: {h.name} needs a default'
+        elif w.default is not w.empty: assert h.default == w.default or isinstance(w.default, list) and h.default == tuple(w.default), f'{name}{sig}: {h}, not {w}'
+    assert all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in rest), f'{name}{sig}'

@@ -1,0 +1,10 @@
+"Every public name: `from unet_attention.all import *`"
+from unet_attention.attention import *
+from unet_attention.embeddings import *
+from unet_attention.blocks import *
+from unet_attention.unet import *
+from unet_attention.diffusion import *
+from unet_attention.data import *
+from unet_attention.training import *
+from unet_attention.sampling import *
+from unet_attention.cli import *

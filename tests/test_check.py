@@ -7,7 +7,9 @@ root = Path(__file__).resolve().parent.parent
 env = {**os.environ, 'WORKERS': '2'}
 env.pop('IN_TEST', None)
 
-def code(src, *outputs): return dict(cell_type='code', id=f'c{abs(hash(src))%10**6}', metadata={}, source=src.splitlines(True), execution_count=None, outputs=list(outputs))
+def code(src, *outputs):
+    return dict(cell_type='code', id=f'c{abs(hash(src))%10**6}', metadata={}, source=src.splitlines(True),
+                execution_count=None, outputs=list(outputs))
 def stream(s): return dict(output_type='stream', name='stdout', text=[s])
 def write(f, *cells):
     meta = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
@@ -41,7 +43,8 @@ def rm_notebook(p): (p/'nbs/00_toy.ipynb').unlink()
 def rm_module(p): (p/'unet_attention/toy.py').unlink()
 def unclean(p): f = p/'nbs/00_toy.ipynb'; f.write_text(f.read_text().replace('"execution_count": null', '"execution_count": 7', 1))
 def no_outputs(p): write(p/'nbs/tutorials/a.ipynb', code('1+1'))
-def error(p): write(p/'nbs/tutorials/a.ipynb', code('1/0', dict(output_type='error', ename='ZeroDivisionError', evalue='', traceback=[])))
+def error(p):
+    write(p/'nbs/tutorials/a.ipynb', code('1/0', dict(output_type='error', ename='ZeroDivisionError', evalue='', traceback=[])))
 def broken(p): (p/'nbs/00_toy.ipynb').write_text('{')
 
 @pytest.mark.parametrize('breakage,says', [

@@ -19,7 +19,8 @@ def run(*cmd, **kw):
     return r.stdout
 
 def test_models_need_only_torch():
-    out = run('-c', "import sys, unet_attention.unet; print({'fastai', 'matplotlib', 'datasets'} & {m.split('.')[0] for m in sys.modules})")
+    code = "import sys, unet_attention.unet; print({'fastai', 'matplotlib', 'datasets'} & {m.split('.')[0] for m in sys.modules})"
+    out = run('-c', code)
     assert out.splitlines()[-1] == 'set()'
 
 @pytest.mark.parametrize('name', modules)
@@ -79,5 +80,7 @@ def test_signature(name):
     for w,h in zip(want, have):
         assert h.kind == h.POSITIONAL_OR_KEYWORD, f'{name}{sig}: {h}'
         if w.default is ...: assert h.default is not h.empty, f'{name}{sig}: {h.name} needs a default'
-        elif w.default is not w.empty: assert h.default == w.default or isinstance(w.default, list) and h.default == tuple(w.default), f'{name}{sig}: {h}, not {w}'
+        elif w.default is not w.empty:
+            same = h.default == w.default or isinstance(w.default, list) and h.default == tuple(w.default)
+            assert same, f'{name}{sig}: {h}, not {w}'
     assert all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in rest), f'{name}{sig}'

@@ -10,7 +10,7 @@ import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from .attention import AttentionBlock, group_norm, zero_init, _count
 
-# %% ../nbs/02_blocks.ipynb #2bb0ee15
+# %% ../nbs/02_blocks.ipynb #a7e1b76e
 class ResidualBlock(nn.Module):
     "Norm, SiLU, convolution, twice, added to the input; time scales and shifts the second norm (Dhariwal & Nichol 2021)"
     def __init__(self,
@@ -32,20 +32,20 @@ class ResidualBlock(nn.Module):
     def forward(self,
         x:Tensor, # Feature map, `(b, in_channels, h, w)`
         emb:Tensor|None=None # Time embedding, `(b, time_emb_dim)`; needed exactly if the block was made for one
-    ) -> Tensor: # `(b, out_channels, h/stride, w/stride)`
+    ) -> Tensor: # `(b, out_channels, h/stride, w/stride)`, sides rounded up
         "Add to `x` what the two convolutions find"
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f'x must be (b, {self.in_channels}, h, w), got {tuple(x.shape)}')
-        if (emb is None) != (self.time is None): raise ValueError(
-            f'emb must be None: this block hears no time' if self.time is None else f'emb must be (b, {self.time_emb_dim}), got None')
+        if self.time is None and emb is not None: raise ValueError(f'emb must be None for a block that hears no time, got {tuple(emb.shape)}')
+        if self.time is not None and emb is None: raise ValueError(f'emb must be (b, {self.time_emb_dim}), got None')
         h = self.norm2(self.conv1(F.silu(self.norm1(x))))
         if emb is not None:
             scale,shift = self.time(F.silu(emb))[:, :, None, None].chunk(2, 1)   # two of (b, c, 1, 1)
-            h = torch.addcmul(shift, h, 1 + scale)
+            h = h*(1 + scale) + shift
         if self.stride > 1: x = F.avg_pool2d(x, self.stride, ceil_mode=True)
         return self.conv2(F.silu(h)) + self.skip(x)
 
-# %% ../nbs/02_blocks.ipynb #07fac93b
+# %% ../nbs/02_blocks.ipynb #b41dddad
 class TAResBlock(nn.Module):
     "`ResidualBlock` that hears the time, followed by attention if `nh` says so"
     def __init__(self,
@@ -63,7 +63,7 @@ class TAResBlock(nn.Module):
     def forward(self,
         x:Tensor, # Feature map, `(b, c_in, h, w)`
         emb:Tensor # Time embedding, `(b, t_embed)`
-    ) -> Tensor: # `(b, c_out, h/stride, w/stride)`
+    ) -> Tensor: # `(b, c_out, h/stride, w/stride)`, sides rounded up
         "Look near, then look far"
         return self.attn(self.res(x, emb))
 

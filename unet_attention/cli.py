@@ -36,7 +36,7 @@ def save_gif(
     first.save(file, save_all=True, append_images=rest, duration=[ms]*len(rest) + [25*ms], loop=0)
     return Path(file)
 
-# %% ../nbs/09_cli.ipynb #87e5fefd
+# %% ../nbs/09_cli.ipynb #a6d916e8
 class StopOnInterrupt(Callback):
     "The first Ctrl-C ends training after the current batch; `stopped` says whether it came"
     order,stopped,_old = 90,False,None
@@ -46,14 +46,15 @@ class StopOnInterrupt(Callback):
         except ValueError: pass                           # only the main thread may set signal handlers
 
     def _note(self, *args):
+        if self.stopped: raise KeyboardInterrupt
         self.stopped = True
-        signal.signal(signal.SIGINT, self._old)
 
     def after_batch(self):
         if self.stopped: raise CancelFitException()
 
     def after_fit(self):
         if self._old is not None: signal.signal(signal.SIGINT, self._old)
+        self._old = None
 
 # %% ../nbs/09_cli.ipynb #82e0088c
 def _ints(name, v):

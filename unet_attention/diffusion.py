@@ -16,7 +16,7 @@ def abar(
     "Cosine schedule, `cos(pi*t/2)**2` (Nichol & Dhariwal 2021, without their offset)"
     return torch.cos(torch.as_tensor(t)*math.pi/2)**2
 
-# %% ../nbs/04_diffusion.ipynb #d6dcb7f8
+# %% ../nbs/04_diffusion.ipynb #ef1daca8
 def _like(
     a, # A number for each image, `(b,)`, or one for all, `()`
     x # Images, `(b, ...)`
@@ -29,7 +29,7 @@ def noisify(
     t:Tensor|None=None, # Times, `(b,)` in [0, 1]; drawn uniformly if not given
     eps:Tensor|None=None, # Noise, shape of `x_0`; drawn from a standard normal if not given
     generator:torch.Generator|None=None # Draws `t` and `eps`; torch's global one if not given
-) -> tuple[Tensor, Tensor, Tensor]: # Noisy images `x_t`, times `t` and noise `eps`
+) -> tuple[Tensor, Tensor, Tensor]: # Noisy images `x_t`, `(b, c, h, w)`; times `t`, `(b,)`; noise `eps`, `(b, c, h, w)`
     "Mix each image with noise: `sqrt(abar)*x_0 + sqrt(1-abar)*eps` (Ho et al. 2020, equation 4)"
     if t is None: t = torch.rand(len(x_0), generator=generator, device=x_0.device)
     if eps is None: eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)

@@ -42,35 +42,37 @@ def evaluating(
     finally:
         for m,mode in modes: m.training = mode
 
-# %% ../nbs/07_sampling.ipynb #55942059
+# %% ../nbs/07_sampling.ipynb #c2349de6
 def _predictor(model, c, guidance):
     "`model` as a function of `x_t` and `t` alone"
-    if guidance == 1 or c is None:
-        if guidance != 1: raise ValueError(f'guidance must be 1 if there is no class to follow, got {guidance}')
-        return model if c is None else lambda x,t: model(x, t, c)
+    if c is None and guidance != 1: raise ValueError(f'guidance must be 1 if there is no class to follow, got {guidance}')
+    if c is None: return model
+    if guidance == 1: return lambda x,t: model(x, t, c)
     if getattr(getattr(model, 'classes', None), 'p_uncond', 1) == 0:
         raise ValueError(f'guidance must be 1 for a model trained with p_uncond=0, got {guidance}')
     return lambda x,t: torch.lerp(model(x, t), model(x, t, c), guidance)
 
 def _check_call(model, sz, device, c):
-    sz,p,core = tuple(sz),next(iter(getattr(model, 'parameters', tuple)()), None),getattr(model, '_orig_mod', model)
-    if len(sz) != 4 or min(sz) < 1: raise ValueError(f'sz must be four sizes of at least 1, (b, c, h, w), got {sz}')
-    if p is not None and p.device.type != torch.device(device).type:
-        raise ValueError(f"device must be {p.device.type!r}, where the model is, got {str(device)!r}")
+    "`sz`, `device` and `c`, checked; the default device gives way to that of the model"
+    sz,core = tuple(_count('sz', o) for o in sz),getattr(model, '_orig_mod', model)
+    if len(sz) != 4: raise ValueError(f'sz must be four sizes, (b, c, h, w), got {sz}')
+    at = next((p.device for p in core.parameters()), None) if isinstance(core, torch.nn.Module) else None
+    if at is not None and at.type != torch.device(device).type:
+        if torch.device(device).type != 'cpu': raise ValueError(f'device must be {at.type!r}, where the model is, got {str(device)!r}')
+        device = at
     if c is not None:
         if not hasattr(core, 'classes'): raise ValueError('c must be None for a model without classes')
-        core.classes.check(c, sz[0])
-        c = c.to(device)
-    return sz, c
+        c = core.classes.check(torch.as_tensor(c), sz[0]).to(device)
+    return sz, device, c
 
-# %% ../nbs/07_sampling.ipynb #61bc9664
+# %% ../nbs/07_sampling.ipynb #b0691f9f
 @torch.no_grad()
 def _sample(step, model, sz, device, n_steps, c, guidance, target, generator, clip, x_T, progress):
     "Start from noise; `n_steps` times, guess `x_0` and let `step` move to the next time"
-    n_steps,(sz,c),target = _count('n_steps', n_steps),_check_call(model, sz, device, c),model_target(model, target)
+    n_steps,(sz,device,c),target = _count('n_steps', n_steps),_check_call(model, sz, device, c),model_target(model, target)
     predict,x_0s = _predictor(model, c, guidance),[]
     randn = lambda: torch.randn(sz, generator=generator, device=generator.device if generator else device).to(device)
-    times = torch.linspace(1, 0, n_steps+1, device=device).clamp(max=.99)
+    times = torch.linspace(.99, 0, n_steps+1, device=device)
     x = randn() if x_T is None else x_T.to(device)
     if x.shape != sz: raise ValueError(f'x_T must have the shape sz={sz}, got {tuple(x.shape)}')
     with evaluating(model):
@@ -83,11 +85,11 @@ def _sample(step, model, sz, device, n_steps, c, guidance, target, generator, cl
             x_0s.append(x_0)
     return x, x_0s
 
-# %% ../nbs/07_sampling.ipynb #3c5e1eb0
+# %% ../nbs/07_sampling.ipynb #dac5f799
 def ddpm(
     model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
     sz:tuple, # Shape of what to draw, `(b, c, h, w)`
-    device='cpu', # Where the model is
+    device='cpu', # Where to draw; as it stands, where the model is
     n_steps:int=100, # Evaluations of the network, at least 1
     c:Tensor|None=None, # Labels, `(b,)`
     guidance:float=1., # Weight of the class: 1 follows it as learned, more exaggerates it; needs `c`
@@ -103,11 +105,11 @@ def ddpm(
         return mean + var.sqrt()*randn()
     return _sample(step, model, sz, device, n_steps, c, guidance, target, generator, clip, x_T, progress)
 
-# %% ../nbs/07_sampling.ipynb #edff5b82
+# %% ../nbs/07_sampling.ipynb #bbc9a923
 def ddim(
     model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
     sz:tuple, # Shape of what to draw, `(b, c, h, w)`
-    device='cpu', # Where the model is
+    device='cpu', # Where to draw; as it stands, where the model is
     n_steps:int=50, # Evaluations of the network, at least 1
     c:Tensor|None=None, # Labels, `(b,)`
     guidance:float=1., # Weight of the class: 1 follows it as learned, more exaggerates it; needs `c`
@@ -126,12 +128,12 @@ def ddim(
         return x_s + sigma*randn() if eta else x_s
     return _sample(step, model, sz, device, n_steps, c, guidance, target, generator, clip, x_T, progress)
 
-# %% ../nbs/07_sampling.ipynb #e4a32ae4
+# %% ../nbs/07_sampling.ipynb #8971d4ec
 def conditional_ddpm(
     model, # `model(x_t, t, c)`
     c:Tensor, # Labels, `(b,)`, integers
     sz:tuple=(16,1,32,32), # Shape of what to draw, `(b, c, h, w)`
-    device='cpu', # Where the model is
+    device='cpu', # Where to draw; as it stands, where the model is
     n_steps:int=100, # Evaluations of the network, at least 1
     **kwargs # Passed to `ddpm`: `guidance`, `generator`, `clip`, ...
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there

@@ -6,14 +6,14 @@
 __all__ = ['FashionDDPM', 'ConditionalFashionDDPM', 'EpsLoss', 'EMA', 'DiffusionLearner', 'diffusion_learner', 'train',
            'conditional_train']
 
-# %% ../nbs/06_training.ipynb #c6c5f13b
+# %% ../nbs/06_training.ipynb #8d427821
 import torch, torch.nn.functional as F
 from functools import partial
 from torch import nn
-from fastai.basics import Callback, DataLoaders, Learner, Metric, OptimWrapper
+from fastai.basics import Callback, DataLoaders, L, Learner, Metric, OptimWrapper
 from fastai.callback.schedule import *
 from fastai.callback.progress import *
-from .diffusion import abar, model_target, noisify, to_target
+from .diffusion import _check_target, abar, model_target, noisify, to_target
 
 # %% ../nbs/06_training.ipynb #c978795b
 class FashionDDPM(Callback):
@@ -64,10 +64,10 @@ class EpsLoss(Metric):
     @property
     def name(self): return 'eps_loss'
 
-# %% ../nbs/06_training.ipynb #c4f91a87
+# %% ../nbs/06_training.ipynb #a2ba2dfb
 class EMA(Callback):
     "Validate with, and end with, an average of the weights: `avg = d*avg + (1-d)*weights`, `d = min(decay, (1+n)/(10+n))`"
-    avg = None
+    avg,swapped = None,False
     def __init__(self,
         decay:float=.995 # Share of the average that one step keeps, in [0, 1)
     ):
@@ -78,22 +78,25 @@ class EMA(Callback):
 
     def before_fit(self):
         self.run = not hasattr(self.learn, 'lr_finder')
-        if self.run: self.avg,self.n = [p.clone() for p in self._weights()],0
+        if self.run: self.avg,self.n,self.swapped = [p.clone() for p in self._weights()],0,False
 
     def after_step(self):
         torch._foreach_lerp_(self.avg, self._weights(), 1 - min(self.decay, (1+self.n)/(10+self.n)))
         self.n += 1
 
-    def _swap(self):
-        for a,w in zip(self.avg or [], self._weights()): a[:],w[:] = w.clone(),a.clone()
+    def _swap(self, averaged):
+        "Put the averages into the model, or the weights of training back"
+        if self.avg is None or self.swapped == averaged: return
+        for a,w in zip(self.avg, self._weights()): a[:],w[:] = w.clone(),a.clone()
+        self.swapped = averaged
 
-    def before_validate(self): self._swap()
-    def after_validate(self): self._swap()
+    def before_validate(self): self._swap(True)
+    def after_validate(self): self._swap(False)
     def after_fit(self):
-        self._swap()
-        self.avg = None
+        self._swap(True)
+        self.avg,self.swapped = None,False
 
-# %% ../nbs/06_training.ipynb #0300c975
+# %% ../nbs/06_training.ipynb #7958bf38
 class DiffusionLearner(Learner):
     "A `Learner` whose `show_results` draws samples"
 
@@ -109,10 +112,10 @@ def diffusion_learner(
     **kwargs # Passed to `Learner`
 ) -> DiffusionLearner: # Ready for `fit_one_cycle`, `lr_find`, `show_results`, `to_bf16`, ...
     "A fastai `Learner` that trains `model` to remove noise"
-    if target is not None: model_target(None, target)
+    if target is not None: _check_target(target)
     if conditional is None: conditional = hasattr(model, 'n_classes')
     ddpm_cb = (ConditionalFashionDDPM if conditional else FashionDDPM)(target)
-    cbs = [ddpm_cb, *([] if ema is None else [EMA(ema)]), *(cbs if isinstance(cbs, (list, tuple)) else [] if cbs is None else [cbs])]
+    cbs = L(ddpm_cb) + ([] if ema is None else [EMA(ema)]) + L(cbs)
     kwargs = {'opt_func': partial(OptimWrapper, opt=torch.optim.AdamW, betas=(.9, .99)), 'metrics': EpsLoss(), **kwargs}
     return DiffusionLearner(dls, model, loss_func=loss_func, wd=wd, cbs=cbs, **kwargs)
 

@@ -21,7 +21,7 @@ def _levels(name, v, n_levels, least):
         f'{name} must have {n_levels} entries, one a level, or {n_levels+1} with the middle, got {len(v)}')
     return v if len(v) > n_levels else v + v[-1:]
 
-# %% ../nbs/03_unet.ipynb #35f6967a
+# %% ../nbs/03_unet.ipynb #ca64ce65
 class TAUnet(nn.Module):
     "U-Net with time embeddings and self-attention (Ronneberger et al. 2015, Ho et al. 2020): `model(x_t, t)`"
     target = None   # what training taught it to predict, 'eps' or 'v'; sampling follows it
@@ -40,7 +40,7 @@ class TAUnet(nn.Module):
         self.color_channels,self.n_levels = _count('color_channels', color_channels),L
         self.config = dict(nfs=tuple(nfs), attention_heads=tuple(heads), n_blocks=tuple(blocks), color_channels=color_channels, t_embed=te)
         ins = nfs[:1] + nfs[:-1]                                          # channels that level i gets from above, and gives back
-        self.time = TimestepEmbedding(nfs[0] + nfs[0]%2, te)
+        self.time = TimestepEmbedding(nfs[0] + nfs[0]%2, te)               # sinusoids come in pairs: an even width
         self.conv_in = nn.Conv2d(color_channels, nfs[0], 3, padding=1)
         self.downs = nn.ModuleList(TADownblock(te, ins[i], nfs[i], i < L-1, blocks[i], heads[i]) for i in range(L))
         self.mid = nn.ModuleList(TAResBlock(te, nfs[-1], nfs[-1], stride=1, nh=heads[L]) for _ in range(blocks[L]))
@@ -68,10 +68,10 @@ class TAUnet(nn.Module):
         return self.out(x)
 
     def _check(self, x, t):
-        n = 2**(self.n_levels-1)
+        n = 2**(self.n_levels-1)                                             # what both sides must be divisible by
         if x.ndim != 4 or x.shape[1] != self.color_channels:
             raise ValueError(f'x must be (b, {self.color_channels}, h, w), got {tuple(x.shape)}')
-        if x.shape[2] % n or x.shape[3] % n or not x.shape[2]*x.shape[3]: raise ValueError(
+        if x.shape[2] % n or x.shape[3] % n or 0 in x.shape[2:]: raise ValueError(
             f'x must have sides divisible by {n}, since {self.n_levels} levels halve it {self.n_levels-1} times, got {x.shape[2]}x{x.shape[3]}')
         if t.shape != x.shape[:1]: raise ValueError(f't must be ({len(x)},), one time an image, got {tuple(t.shape)}')
 

@@ -85,27 +85,27 @@ def _sample(step, model, sz, device, n_steps, c, guidance, target, generator, cl
             x_0s.append(x_0)
     return x, x_0s
 
-# %% ../nbs/07_sampling.ipynb #dac5f799
+# %% ../nbs/07_sampling.ipynb #5b2ef893
 def ddpm(
     model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
     sz:tuple, # Shape of what to draw, `(b, c, h, w)`
     device='cpu', # Where to draw; as it stands, where the model is
     n_steps:int=100, # Evaluations of the network, at least 1
     c:Tensor|None=None, # Labels, `(b,)`
-    guidance:float=1., # Weight of the class: 1 follows it as learned, more exaggerates it; needs `c`
+    guidance:float=1., # Weight of the class: 0 ignores it, 1 follows it as learned, more exaggerates it; needs `c`
     target:str|None=None, # What the model predicts, 'eps' or 'v'; what its training recorded if not given
     generator:torch.Generator|None=None, # Draws the noise; torch's global one if not given
-    clip:float|None=None, # Keep each guess at `x_0` in `[-clip, clip]`
+    clip:float|None=None, # Keep each guess at `x_0` in `[-clip, clip]`, in the units of the data
     x_T:Tensor|None=None, # Noise to start from, `(b, c, h, w)`; drawn if not given
     progress:bool=True # Show a progress bar
-) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there
+) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there, each of shape `sz`
     "Draw by ancestral sampling (Ho et al. 2020, algorithm 2, for continuous time)"
     def step(x_0, eps, x_t, t, s, randn):
         mean,var = posterior(x_0, x_t, t, s)
         return mean + var.sqrt()*randn()
     return _sample(step, model, sz, device, n_steps, c, guidance, target, generator, clip, x_T, progress)
 
-# %% ../nbs/07_sampling.ipynb #bbc9a923
+# %% ../nbs/07_sampling.ipynb #26824106
 def ddim(
     model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
     sz:tuple, # Shape of what to draw, `(b, c, h, w)`
@@ -116,11 +116,11 @@ def ddim(
     eta:float=0., # Share of the ancestral sampler's noise, in [0, 1]
     target:str|None=None, # What the model predicts, 'eps' or 'v'; what its training recorded if not given
     generator:torch.Generator|None=None, # Draws the noise; torch's global one if not given
-    clip:float|None=None, # Keep each guess at `x_0` in `[-clip, clip]`
+    clip:float|None=None, # Keep each guess at `x_0` in `[-clip, clip]`, in the units of the data
     x_T:Tensor|None=None, # Noise to start from, `(b, c, h, w)`; drawn if not given
     progress:bool=True # Show a progress bar
-) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there
-    "Draw along a path that is random only at its start (Song et al. 2020, equation 12)"
+) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there, each of shape `sz`
+    "Draw along a path that, for `eta=0`, is random only at its start (Song et al. 2020, equation 12)"
     if not 0 <= eta <= 1: raise ValueError(f'eta must be in [0, 1], got {eta}')
     def step(x_0, eps, x_t, t, s, randn):
         sigma = eta*posterior(x_0, x_t, t, s)[1].sqrt()
@@ -128,7 +128,7 @@ def ddim(
         return x_s + sigma*randn() if eta else x_s
     return _sample(step, model, sz, device, n_steps, c, guidance, target, generator, clip, x_T, progress)
 
-# %% ../nbs/07_sampling.ipynb #8971d4ec
+# %% ../nbs/07_sampling.ipynb #bdafde44
 def conditional_ddpm(
     model, # `model(x_t, t, c)`
     c:Tensor, # Labels, `(b,)`, integers
@@ -136,7 +136,7 @@ def conditional_ddpm(
     device='cpu', # Where to draw; as it stands, where the model is
     n_steps:int=100, # Evaluations of the network, at least 1
     **kwargs # Passed to `ddpm`: `guidance`, `generator`, `clip`, ...
-) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there
+) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there, each of shape `sz`
     "`ddpm`, told what to draw"
     return ddpm(model, sz, device, n_steps, c=c, **kwargs)
 

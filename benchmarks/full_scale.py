@@ -18,7 +18,7 @@ from fastcore.script import call_parse
 from unet_attention.data import get_fashion_dls, show_images
 from unet_attention.diffusion import noisify
 from unet_attention.training import conditional_train, train
-from unet_attention.unet import ConditionalTAUnet, TAUnet, save_model
+from unet_attention.unet import ConditionalTAUnet, TAUnet, save_unet
 
 FASHION = dict(nfs=(32,64,128,256,384), n_blocks=(3,2,1,1,1,1), attention_heads=(0,8,8,8,8,8), color_channels=1)
 SMALL = dict(nfs=(8,16), n_blocks=(1,1,1), attention_heads=(0,2,2), color_channels=1)
@@ -103,7 +103,7 @@ def full_run(kind, conditions, cfg, out, data, bs, epochs, n_train, n_valid, n_s
     fit(net, dls, lr=lr, n_epochs=epochs, extra_cbs=cbs, target=cond['target'], ema=cond['ema'])
     sync(device)
     seconds,n = time.perf_counter() - start,8 if kind == 'unconditional' else 9
-    save_model(model, out/'model', lims=list(cond['lims']), classes=list(dls.train.dataset.vocab), size=32)
+    save_unet(model, out/'model', lims=list(cond['lims']), classes=list(dls.train.dataset.vocab), size=32)
     plot_losses(watch, cond['target'], f'{kind} (conditions: {conditions}), {epochs} epochs of {len(dls.train)} steps', out/'losses.png')
     x,steps_s = draw(net, kind, n, sample_steps, device, precision)
     titles = None if kind == 'unconditional' else [dls.train.dataset.vocab[i] for i in range(n)]

@@ -41,7 +41,7 @@ def fashion(tmp_path):
 
 def test_full_scale(fashion):
     "A rehearsal: all four runs, six steps asked for, two epochs of two steps each made of them in the end"
-    from unet_attention.unet import load_model
+    from unet_attention.unet import load_unet
     out = fashion/'out'
     rc, log, err = run('full_scale.py', '--small', '--data', fashion, '--device', 'cpu', '--out', out, '--bs', 8, '--n-train', 16,
                        '--epochs', 2, '--n-steps', 6, '--sample-steps', 3)
@@ -54,7 +54,7 @@ def test_full_scale(fashion):
             assert min(t['train_seconds'], t['train_images_s'], t['sampling_steps_s'], t['valid_loss']) > 0
             assert len((d/'history.csv').read_text().splitlines()) == 1 + t['epochs']
             assert all((d/f).stat().st_size > 2000 for f in ('losses.png', 'samples.png'))
-            model = load_model(d/'model')
+            model = load_unet(d/'model')
             assert type(model).__name__ == name and model.target == target and model.extra['lims'] == lims
             if k == 'conditional': assert model.config['p_uncond'] == (0 if c == 'original' else .1)
 

@@ -79,6 +79,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'unet_attention/data.py'),
                                      'unet_attention.data.ImageTensors.__len__': ( 'data.html#imagetensors.__len__',
                                                                                    'unet_attention/data.py'),
+                                     'unet_attention.data.ImageTensors.new_empty': ( 'data.html#imagetensors.new_empty',
+                                                                                     'unet_attention/data.py'),
                                      'unet_attention.data.ImageTensors.select': ('data.html#imagetensors.select', 'unet_attention/data.py'),
                                      'unet_attention.data._Grid': ('data.html#_grid', 'unet_attention/data.py'),
                                      'unet_attention.data._Grid._ipython_display_': ( 'data.html#_grid._ipython_display_',
@@ -210,6 +212,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'unet_attention.unet.TAUnet._unet': ('unet.html#taunet._unet', 'unet_attention/unet.py'),
                                      'unet_attention.unet.TAUnet.embed': ('unet.html#taunet.embed', 'unet_attention/unet.py'),
                                      'unet_attention.unet.TAUnet.forward': ('unet.html#taunet.forward', 'unet_attention/unet.py'),
+                                     'unet_attention.unet._counts': ('unet.html#_counts', 'unet_attention/unet.py'),
                                      'unet_attention.unet._levels': ('unet.html#_levels', 'unet_attention/unet.py'),
-                                     'unet_attention.unet.load_model': ('unet.html#load_model', 'unet_attention/unet.py'),
-                                     'unet_attention.unet.save_model': ('unet.html#save_model', 'unet_attention/unet.py')}}}
+                                     'unet_attention.unet.load_unet': ('unet.html#load_unet', 'unet_attention/unet.py'),
+                                     'unet_attention.unet.save_unet': ('unet.html#save_unet', 'unet_attention/unet.py')}}}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_command', 'sample_command', 'save_gif', 'StopOnInterrupt', 'train_model', 'sample_model']
 
-# %% ../nbs/09_cli.ipynb #84b31fb6
+# %% ../nbs/09_cli.ipynb #27ae6219
 import signal, sys, torch
 import matplotlib.pyplot as plt
 from functools import wraps
@@ -18,9 +18,9 @@ from .attention import _count
 from .data import _tile, get_dls, show_images, to_uint8
 from .sampling import ddim, ddpm
 from .training import diffusion_learner
-from .unet import ConditionalTAUnet, TAUnet, load_model, save_model
+from .unet import ConditionalTAUnet, TAUnet, load_unet, save_unet
 
-# %% ../nbs/09_cli.ipynb #45ce29c2
+# %% ../nbs/09_cli.ipynb #6da66ee9
 def save_gif(
     frames, # The guesses at each step, a list of `(b, c, h, w)` in `lims`
     file, # Where to write it
@@ -31,7 +31,7 @@ def save_gif(
     "Write the denoising of a batch of images as an animation"
     def picture(x):
         g = _tile(to_uint8(x.cpu(), lims).expand(-1, 3, -1, -1), min(len(x), 6), 2, 0)
-        return Image.fromarray(g.numpy()).resize((g.shape[1]*zoom, g.shape[0]*zoom), Image.NEAREST)
+        return Image.fromarray(g.numpy()).resize((g.shape[1]*zoom, g.shape[0]*zoom), Image.NEAREST).quantize(64)
     first,*rest = [picture(o) for o in frames]
     first.save(file, save_all=True, append_images=rest, duration=[ms]*len(rest) + [25*ms], loop=0)
     return Path(file)
@@ -70,10 +70,10 @@ def _draw(model, n, steps, guidance, seed, classes, sampler=ddim):
     return sampler(model, (n if c is None else len(c), model.color_channels, sz, sz), device, steps, c=c,
                    guidance=1. if c is None else guidance, generator=g)
 
-# %% ../nbs/09_cli.ipynb #a677b74a
+# %% ../nbs/09_cli.ipynb #3b6fa704
 def _results(learn, out, n, steps, guidance, seed):
     "Write the model, then the loss curve, then the drawings"
-    model,vocab = save_model(learn.model, out) and load_model(out, next(learn.model.parameters()).device),learn.model.extra['classes']
+    model,vocab = save_unet(learn.model, out) and load_unet(out, next(learn.model.parameters()).device),learn.model.extra['classes']
     if learn.recorder.losses:
         learn.recorder.plot_loss(with_valid=bool(learn.recorder.values))
         plt.gca().set(xlabel='step', ylabel=f'loss ({model.target})', title=f'Training on {model.extra["data"]}')
@@ -130,7 +130,7 @@ def train_model(
     print(f'Wrote {out}: ' + ', '.join(sorted(o.name for o in out.iterdir() if o.is_file())))
     return out
 
-# %% ../nbs/09_cli.ipynb #dc5f9658
+# %% ../nbs/09_cli.ipynb #05458510
 def sample_model(
     folder:str, # Folder that unet_attention_train wrote
     classes:str='', # Names or numbers of classes, with commas between; all of them if not given
@@ -144,7 +144,7 @@ def sample_model(
     "Draw from a trained model."
     _count('n', n); _count('steps', steps); _count('seed', seed, 0)
     if sampler not in ('ddim', 'ddpm'): raise ValueError(f"sampler must be 'ddim' or 'ddpm', got {sampler!r}")
-    model,out = load_model(folder, default_device()),Path(out or Path(folder)/'drawn.png')
+    model,out = load_unet(folder, default_device()),Path(out or Path(folder)/'drawn.png')
     if out.suffix not in ('.png', '.gif'): raise ValueError(f'out must end in .png or .gif, got {out.name!r}')
     if 'sz' not in model.extra: raise ValueError(f'folder must have been written by unet_attention_train: {folder} does not say the size of its images')
     vocab = model.extra.get('classes')

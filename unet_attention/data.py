@@ -98,7 +98,7 @@ def show_images(
     if title: ax.set_title(title, fontsize=10)
     return ax.figure
 
-# %% ../nbs/05_data.ipynb #4b235965
+# %% ../nbs/05_data.ipynb #4cc403bf
 class ImageTensors:
     "A data set in memory: all the images in one uint8 tensor, with their labels and the names of the classes"
     n_inp = 1   # a batch has one input; what follows it is the target
@@ -130,6 +130,8 @@ class ImageTensors:
         "The images `idxs` as a data set of their own"
         idxs = torch.as_tensor(idxs)
         return ImageTensors(*self[idxs], vocab=self.vocab, attrs={k:v[idxs] for k,v in self.attrs.items()})
+
+    def new_empty(self): return self.select(torch.arange(0))   # what `Learner.export` keeps of the data
 
 # %% ../nbs/05_data.ipynb #d690875b
 SHAPES  = ['circle','square','triangle']

@@ -16,7 +16,7 @@ def abar(
     "Cosine schedule, `cos(pi*t/2)**2` (Nichol & Dhariwal 2021, without their offset)"
     return torch.cos(torch.as_tensor(t)*math.pi/2)**2
 
-# %% ../nbs/04_diffusion.ipynb #ef1daca8
+# %% ../nbs/04_diffusion.ipynb #26ff4de7
 def _like(
     a, # A number for each image, `(b,)`, or one for all, `()`
     x # Images, `(b, ...)`
@@ -31,6 +31,7 @@ def noisify(
     generator:torch.Generator|None=None # Draws `t` and `eps`; torch's global one if not given
 ) -> tuple[Tensor, Tensor, Tensor]: # Noisy images `x_t`, `(b, c, h, w)`; times `t`, `(b,)`; noise `eps`, `(b, c, h, w)`
     "Mix each image with noise: `sqrt(abar)*x_0 + sqrt(1-abar)*eps` (Ho et al. 2020, equation 4)"
+    if not x_0.is_floating_point(): raise TypeError(f'x_0 must be floating point, in [-1, 1], got {x_0.dtype}')
     if t is None: t = torch.rand(len(x_0), generator=generator, device=x_0.device)
     if eps is None: eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     if t.shape not in ((), (len(x_0),)): raise ValueError(f't must be ({len(x_0)},), one time an image, got {tuple(t.shape)}')

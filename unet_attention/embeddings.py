@@ -45,7 +45,7 @@ class TimestepEmbedding(nn.Module):
         "Embed the times"
         return self.mlp(timestep_embedding(t, self.dim, self.scale).to(self.mlp[0].weight.dtype))
 
-# %% ../nbs/01_embeddings.ipynb #9702afb4
+# %% ../nbs/01_embeddings.ipynb #1586719b
 class ClassEmbedding(nn.Module):
     "A learned vector for each class, and one for 'no class' (classifier-free guidance, Ho & Salimans 2022)"
     def __init__(self,
@@ -63,6 +63,7 @@ class ClassEmbedding(nn.Module):
         b:int|None=None # Batch size that they should have
     ) -> Tensor: # `c`, if it is a batch of valid labels
         "Raise an error that says what is wrong with `c`"
+        if not isinstance(c, Tensor): raise TypeError(f'c must be a tensor of labels, got {type(c).__name__}')
         if c.is_floating_point() or c.dtype is torch.bool: raise TypeError(f'c must hold whole numbers, got {c.dtype}')
         if c.ndim != 1 or b is not None and len(c) != b:
             raise ValueError(f"c must be ({'b' if b is None else b},), one label an image, got {tuple(c.shape)}")
@@ -76,7 +77,9 @@ class ClassEmbedding(nn.Module):
     ) -> Tensor: # `(b, dim)`
         "Look up the labels; when training, forget each with probability `p_uncond`"
         if c is None: c = torch.full((b,), self.n_classes, device=self.table.weight.device)
-        elif c.device.type == 'cpu' and not torch.compiler.is_compiling(): self.check(c, b)  # elsewhere the check would wait for the device
+        elif not isinstance(c, Tensor) or c.device.type == 'cpu' and not torch.compiler.is_compiling():
+            self.check(c, b)                                      # on a GPU the check would wait for the device
+        c = c.long()
         if self.training and self.p_uncond:
             c = c.masked_fill(torch.rand(b, device=c.device) < self.p_uncond, self.n_classes)
         return self.table(c)

@@ -5,14 +5,14 @@ import pytest
 
 env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
 bins = Path(sys.executable).parent
-small = ['--nfs', '8,16', '--attention_heads', '0,2', '--n_blocks', '1,1', '--n', '1', '--steps', '2']
+small = ['--nfs', '8,16', '--attention-heads', '0,2', '--n-blocks', '1,1', '--n', '1', '--steps', '2']
 files = {'config.json', 'model.safetensors', 'samples.png', 'denoising.gif', 'losses.png', 'history.csv'}
 
 def command(name): return shutil.which(name, path=str(bins)) or pytest.fail(f'{name} is not installed')
 def run(name, *args, cwd): return subprocess.run([command(name), *map(str, args)], cwd=cwd, env=env, text=True, capture_output=True, timeout=300)
 
 def test_train_then_sample(tmp_path):
-    r = run('unet_attention_train', '--n_train', 64, '--epochs', 1, *small, cwd=tmp_path)
+    r = run('unet_attention_train', '--n-train', 64, '--epochs', 1, *small, cwd=tmp_path)
     assert r.returncode == 0, r.stderr
     out = tmp_path/'runs'/'shapes'
     assert {o.name for o in out.iterdir() if o.is_file()} == files

@@ -121,10 +121,10 @@ def save_unet(
     from safetensors.torch import save_file
     model,folder = getattr(model, '_orig_mod', model),Path(folder)
     if type(model).__name__ not in _models: raise TypeError(f'model must be one of {", ".join(_models)}, got {type(model).__name__}')
+    config = json.dumps(dict(model=type(model).__name__, target=model.target, config=model.config, extra={**getattr(model, 'extra', {}), **extra}), indent=2)   # before anything is written: it may fail
     folder.mkdir(parents=True, exist_ok=True)
-    config = dict(model=type(model).__name__, target=model.target, config=model.config, extra={**getattr(model, 'extra', {}), **extra})
     save_file({k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}, folder/'model.safetensors')
-    (folder/'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+    (folder/'config.json').write_text(config + '\n', encoding='utf-8')
     return folder
 
 def load_unet(

@@ -22,12 +22,13 @@ def attention_weights(
     if mask is not None: s = s.masked_fill(~mask, -torch.inf)
     return s.softmax(-1)
 
-# %% ../nbs/00_attention.ipynb #ecf85808
+# %% ../nbs/00_attention.ipynb #c9310199
 def split_heads(
     x:Tensor, # Pixels or tokens, `(b, n, nh*d)`
     nh:int # Number of heads
 ) -> Tensor: # `(b, nh, n, d)`
     "Give each of `nh` heads its own slice of the channels"
+    if x.shape[-1] % nh: raise ValueError(f'nh must divide the channels: {x.shape[-1]} is not a multiple of nh={nh}')
     return x.unflatten(-1, (nh, -1)).transpose(1, 2)
 
 def join_heads(
@@ -36,7 +37,7 @@ def join_heads(
     "Lay the heads side by side again: undoes `split_heads`"
     return x.transpose(1, 2).flatten(2)
 
-# %% ../nbs/00_attention.ipynb #893c1613
+# %% ../nbs/00_attention.ipynb #af5a5112
 def zero_init(
     m:nn.Module # Any module
 ) -> nn.Module: # The same module, all its parameters zero
@@ -49,6 +50,14 @@ def _count(name, v, least=1):
     if isinstance(v, bool) or not isinstance(v, numbers.Integral): raise TypeError(f'{name} must be a whole number, got {v!r}')
     if v < least: raise ValueError(f'{name} must be at least {least}, got {v}')
     return int(v)
+
+def _real(name, v, within='(-inf, inf)'):
+    "`v` as a `float` in an interval written as in mathematics, `[` with the end and `(` without it, or an error that names the argument"
+    if isinstance(v, bool) or not isinstance(v, numbers.Real): raise TypeError(f'{name} must be a number, got {v!r}')
+    a,b = (float(o) for o in within[1:-1].split(','))
+    if not (a < v < b or v == a and within[0] == '[' or v == b and within[-1] == ']'):
+        raise ValueError(f'{name} must be a number in {within}, got {v}')
+    return float(v)
 
 # %% ../nbs/00_attention.ipynb #8e6d4f26
 class MultiheadSelfAttention1D(nn.Module):
@@ -90,7 +99,7 @@ def group_norm(
     most = min(32, max(1, _count('nc', nc)//4))
     return nn.GroupNorm(max(g for g in range(1, most+1) if nc % g == 0), nc)
 
-# %% ../nbs/00_attention.ipynb #c135b1cd
+# %% ../nbs/00_attention.ipynb #61c5628f
 class AttentionBlock(nn.Module):
     "`x + attention(norm(x))`: pixels gather from each other, and a fresh block changes nothing"
     def __init__(self,
@@ -98,6 +107,8 @@ class AttentionBlock(nn.Module):
         num_heads:int=8 # Number of heads
     ):
         super().__init__()
+        if _count('channels', channels) % _count('num_heads', num_heads): raise ValueError(
+            f'num_heads must divide the channels: channels={channels} is not a multiple of num_heads={num_heads}')
         self.attn = MultiheadSelfAttention1D(channels, num_heads)
         self.norm = group_norm(channels)
 

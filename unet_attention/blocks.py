@@ -10,7 +10,7 @@ import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from .attention import AttentionBlock, group_norm, zero_init, _count
 
-# %% ../nbs/02_blocks.ipynb #a7e1b76e
+# %% ../nbs/02_blocks.ipynb #407606ef
 class ResidualBlock(nn.Module):
     "Norm, SiLU, convolution, twice, added to the input; time scales and shifts the second norm (Dhariwal & Nichol 2021)"
     def __init__(self,
@@ -37,7 +37,8 @@ class ResidualBlock(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f'x must be (b, {self.in_channels}, h, w), got {tuple(x.shape)}')
         if self.time is None and emb is not None: raise ValueError(f'emb must be None for a block that hears no time, got {tuple(emb.shape)}')
-        if self.time is not None and emb is None: raise ValueError(f'emb must be (b, {self.time_emb_dim}), got None')
+        if self.time is not None and (emb is None or emb.shape != (len(x), self.time_emb_dim)):
+            raise ValueError(f'emb must be ({len(x)}, {self.time_emb_dim}), got {None if emb is None else tuple(emb.shape)}')
         h = self.norm2(self.conv1(F.silu(self.norm1(x))))
         if emb is not None:
             scale,shift = self.time(F.silu(emb))[:, :, None, None].chunk(2, 1)   # two of (b, c, 1, 1)
@@ -45,7 +46,7 @@ class ResidualBlock(nn.Module):
         if self.stride > 1: x = F.avg_pool2d(x, self.stride, ceil_mode=True)
         return self.conv2(F.silu(h)) + self.skip(x)
 
-# %% ../nbs/02_blocks.ipynb #b41dddad
+# %% ../nbs/02_blocks.ipynb #f7ec6e18
 class TAResBlock(nn.Module):
     "`ResidualBlock` that hears the time, followed by attention if `nh` says so"
     def __init__(self,
@@ -58,7 +59,7 @@ class TAResBlock(nn.Module):
     ):
         super().__init__()
         self.res = ResidualBlock(c_in, c_out, _count('t_embed', t_embed), ks=ks, stride=stride)
-        self.attn = AttentionBlock(c_out, nh) if _count('nh', nh or 0, 0) else nn.Identity()
+        self.attn = AttentionBlock(c_out, nh) if _count('nh', 0 if nh is None else nh, 0) else nn.Identity()
 
     def forward(self,
         x:Tensor, # Feature map, `(b, c_in, h, w)`
@@ -94,7 +95,7 @@ class TADownblock(nn.Module):
             skips.append(x)
         return self.down(x), skips
 
-# %% ../nbs/02_blocks.ipynb #60e9411f
+# %% ../nbs/02_blocks.ipynb #bb76818d
 class TAUpblock(nn.Module):
     "A doubling, then `n_layers` blocks at one resolution, each fed one skip of the level"
     def __init__(self,
@@ -118,5 +119,7 @@ class TAUpblock(nn.Module):
         "Double, then let each block weigh its input against its skip"
         if len(skips) != len(self.blocks): raise ValueError(f'skips must hold {len(self.blocks)} tensors, one a block, got {len(skips)}')
         x = self.up(x)
+        for s in skips:
+            if s.shape != x.shape: raise ValueError(f'skips must have the shape {tuple(x.shape)} of the level, got {tuple(s.shape)}')
         for block,skip in zip(self.blocks, reversed(skips)): x = block(torch.cat([x, skip], 1), emb)
         return x

@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['abar', 'noisify', 'denoisify', 'to_target', 'from_target', 'model_target']
 
-# %% ../nbs/04_diffusion.ipynb #0031ebb1
+# %% ../nbs/04_diffusion.ipynb #4b483117
 import math, torch
 from torch import Tensor
+from .embeddings import _check_t
+from .unet import _core
 
 # %% ../nbs/04_diffusion.ipynb #46cc3b6f
 def abar(
@@ -16,13 +18,19 @@ def abar(
     "Cosine schedule, `cos(pi*t/2)**2` (Nichol & Dhariwal 2021, without their offset)"
     return torch.cos(torch.as_tensor(t)*math.pi/2)**2
 
-# %% ../nbs/04_diffusion.ipynb #26ff4de7
-def _like(
-    a, # A number for each image, `(b,)`, or one for all, `()`
+# %% ../nbs/04_diffusion.ipynb #a507664d
+def _abar(
+    t, # Times, `(b,)`, or one for all, `()`, in [0, 1]
     x # Images, `(b, ...)`
 ):
-    "Give `a` the axes of `x`, so that the two can be multiplied"
-    return a.to(x).reshape(-1, *[1]*(x.ndim-1))
+    "`abar(t)` with the axes of `x`, so that the two can be multiplied"
+    t = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else x.dtype)
+    _check_t(t.reshape(-1), 1 if t.ndim == 0 else len(x), 1)
+    return abar(t).to(x).reshape(-1, *[1]*(x.ndim-1))
+
+def _same(name, a, of, b):
+    if not isinstance(a, Tensor) or a.shape != b.shape:
+        raise ValueError(f'{name} must have the shape of {of}, {tuple(b.shape)}, got {tuple(a.shape) if isinstance(a, Tensor) else a!r}')
 
 def noisify(
     x_0:Tensor, # Clean images, `(b, c, h, w)`
@@ -31,25 +39,25 @@ def noisify(
     generator:torch.Generator|None=None # Draws `t` and `eps`; torch's global one if not given
 ) -> tuple[Tensor, Tensor, Tensor]: # Noisy images `x_t`, `(b, c, h, w)`; times `t`, `(b,)`; noise `eps`, `(b, c, h, w)`
     "Mix each image with noise: `sqrt(abar)*x_0 + sqrt(1-abar)*eps` (Ho et al. 2020, equation 4)"
-    if not x_0.is_floating_point(): raise TypeError(f'x_0 must be floating point, in [-1, 1], got {x_0.dtype}')
+    if not isinstance(x_0, Tensor) or not x_0.is_floating_point(): raise TypeError(f'x_0 must be floating point, in [-1, 1], got {getattr(x_0, "dtype", x_0)}')
     if t is None: t = torch.rand(len(x_0), generator=generator, device=x_0.device)
     if eps is None: eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
-    if t.shape not in ((), (len(x_0),)): raise ValueError(f't must be ({len(x_0)},), one time an image, got {tuple(t.shape)}')
-    if eps.shape != x_0.shape: raise ValueError(f'eps must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(eps.shape)}')
-    a = _like(abar(t), x_0)
+    _same('eps', eps, 'x_0', x_0)
+    a = _abar(t, x_0)
     return a.sqrt()*x_0 + (1-a).sqrt()*eps, t, eps
 
-# %% ../nbs/04_diffusion.ipynb #4b8f4c00
+# %% ../nbs/04_diffusion.ipynb #01fa631e
 def denoisify(
     x_t:Tensor, # Noisy images, `(b, c, h, w)`
     eps:Tensor, # The noise in them, or a prediction of it, same shape
     t:Tensor # Times, `(b,)` or `()`, in [0, 1); at 1 there is nothing left to recover
 ) -> Tensor: # Clean images, same shape
     "Take the noise off: `(x_t - sqrt(1-abar)*eps)/sqrt(abar)`, the inverse of `noisify`"
-    a = _like(abar(t), x_t)
+    _same('eps', eps, 'x_t', x_t)
+    a = _abar(t, x_t)
     return (x_t - (1-a).sqrt()*eps)/a.sqrt()
 
-# %% ../nbs/04_diffusion.ipynb #29b3bec4
+# %% ../nbs/04_diffusion.ipynb #3b6cd407
 def _check_target(target):
     if target not in ('eps', 'v'): raise ValueError(f"target must be 'eps' or 'v', got {target!r}")
     return target
@@ -61,8 +69,9 @@ def to_target(
     target:str='eps' # 'eps', or 'v' for `sqrt(abar)*eps - sqrt(1-abar)*x_0`
 ) -> Tensor: # What the network should say, same shape
     "The target of training (eps: Ho et al. 2020; v: Salimans & Ho 2022)"
+    _same('eps', eps, 'x_0', x_0)
     if _check_target(target) == 'eps': return eps
-    a = _like(abar(t), x_0)
+    a = _abar(t, x_0)
     return a.sqrt()*eps - (1-a).sqrt()*x_0
 
 def from_target(
@@ -72,18 +81,20 @@ def from_target(
     target:str='eps' # What it was taught to predict, 'eps' or 'v'
 ) -> tuple[Tensor, Tensor]: # The clean images and the noise that this implies
     "Turn a prediction into `(x_0, eps)`: undoes `to_target`"
+    _same('pred', pred, 'x_t', x_t)
     if _check_target(target) == 'eps': return denoisify(x_t, pred, t), pred
-    a = _like(abar(t), x_t)
+    a = _abar(t, x_t)
     return a.sqrt()*x_t - (1-a).sqrt()*pred, (1-a).sqrt()*x_t + a.sqrt()*pred
 
-# %% ../nbs/04_diffusion.ipynb #956d0e9f
+# %% ../nbs/04_diffusion.ipynb #815cd32e
 def model_target(
     model, # A model; training leaves its target on it as `model.target`
     target:str|None=None # What the caller asks for: 'eps', 'v', or `None` for whatever the model was taught
 ) -> str: # 'eps' or 'v'; 'eps' if neither says
     "The target that `model` was taught and that `target` must not contradict"
-    taught = getattr(model, 'target', None)
-    if target is not None: _check_target(target)
+    taught = getattr(_core(model), 'target', None)
+    for o in (taught, target):
+        if o is not None: _check_target(o)
     if None not in (taught, target) and taught != target:
         raise ValueError(f'target must be {taught!r}, which the model was trained to predict, got {target!r}')
     return target or taught or 'eps'

@@ -5,13 +5,25 @@
 # %% auto #0
 __all__ = ['timestep_embedding', 'TimestepEmbedding', 'ClassEmbedding']
 
-# %% ../nbs/01_embeddings.ipynb #cee8a198
+# %% ../nbs/01_embeddings.ipynb #ab854bcc
 import math
 import torch
 from torch import nn, Tensor
-from .attention import _count
+from .attention import _count, _real
 
-# %% ../nbs/01_embeddings.ipynb #2eddaa15
+# %% ../nbs/01_embeddings.ipynb #897725ff
+def _readable(x): return x.device.type == 'cpu' and not torch.compiler.is_compiling()    # elsewhere a look at the values would wait
+
+def _check_t(t, b=None, most=None):
+    "Raise an error that says what is wrong with the times `t`"
+    if not isinstance(t, Tensor): raise TypeError(f't must be a tensor of times, got {type(t).__name__}')
+    if not t.is_floating_point(): raise TypeError(f't must be floating point, in [0, 1], got {t.dtype}')
+    if t.ndim != 1 or b is not None and len(t) != b:
+        raise ValueError(f"t must be ({'b' if b is None else b},), one time an image, got {tuple(t.shape)}")
+    if most is not None and _readable(t) and not ((t >= 0) & (t <= most)).all():
+        raise ValueError(f't must lie in [0, {most}], got {t.min().item():.4g}..{t.max().item():.4g}')
+
+# %% ../nbs/01_embeddings.ipynb #08945d45
 def timestep_embedding(
     t:Tensor, # Times, `(b,)`, floating point in [0, 1]
     dim:int, # Width of the embedding, even
@@ -20,13 +32,12 @@ def timestep_embedding(
 ) -> Tensor: # `(b, dim)`, float32 in [-1, 1]: `dim/2` sines, then `dim/2` cosines
     "Sinusoidal embedding of time (Vaswani et al. 2017, section 3.5)"
     if _count('dim', dim, 2) % 2: raise ValueError(f'dim must be even, got {dim}')
-    if t.ndim != 1: raise ValueError(f't must be (b,), got {tuple(t.shape)}')
-    if not t.is_floating_point(): raise TypeError(f't must be floating point, in [0, 1], got {t.dtype}')
+    _check_t(t), _real('scale', scale), _real('max_period', max_period, '(0, inf)')
     freqs = torch.exp(-math.log(max_period)*torch.arange(dim//2, device=t.device)/(dim//2))   # (dim/2,)
     angles = scale*t.float()[:, None]*freqs                                                   # (b, dim/2)
     return torch.cat([angles.sin(), angles.cos()], -1)                                        # (b, dim)
 
-# %% ../nbs/01_embeddings.ipynb #deeb39f7
+# %% ../nbs/01_embeddings.ipynb #c7698da8
 class TimestepEmbedding(nn.Module):
     "Sinusoids, then a network of two layers: time as the blocks want to read it (Ho et al. 2020)"
     def __init__(self,
@@ -35,7 +46,7 @@ class TimestepEmbedding(nn.Module):
         scale:float=1000. # Passed to `timestep_embedding`
     ):
         super().__init__()
-        self.dim,self.t_embed,self.scale = _count('dim', dim, 2),_count('t_embed', t_embed or dim),scale
+        self.dim,self.t_embed,self.scale = _count('dim', dim, 2),_count('t_embed', dim if t_embed is None else t_embed),_real('scale', scale)
         if dim % 2: raise ValueError(f'dim must be even, got {dim}')
         self.mlp = nn.Sequential(nn.Linear(dim, 4*dim), nn.SiLU(), nn.Linear(4*dim, self.t_embed))
 
@@ -45,7 +56,7 @@ class TimestepEmbedding(nn.Module):
         "Embed the times"
         return self.mlp(timestep_embedding(t, self.dim, self.scale).to(self.mlp[0].weight.dtype))
 
-# %% ../nbs/01_embeddings.ipynb #1586719b
+# %% ../nbs/01_embeddings.ipynb #c55cd6f2
 class ClassEmbedding(nn.Module):
     "A learned vector for each class, and one for 'no class' (classifier-free guidance, Ho & Salimans 2022)"
     def __init__(self,
@@ -54,20 +65,20 @@ class ClassEmbedding(nn.Module):
         p_uncond:float=.1 # Probability in [0, 1) that training replaces a label by 'no class'
     ):
         super().__init__()
-        self.n_classes,self.p_uncond = _count('n_classes', n_classes),p_uncond
-        if not 0 <= p_uncond < 1: raise ValueError(f'p_uncond must be in [0, 1), got {p_uncond}')
+        self.n_classes,self.p_uncond = _count('n_classes', n_classes),_real('p_uncond', p_uncond, '[0, 1)')
         self.table = nn.Embedding(n_classes + 1, _count('dim', dim))
 
     def check(self,
         c:Tensor, # Labels
-        b:int|None=None # Batch size that they should have
+        b:int|None=None, # Batch size that they should have
+        values:bool=True # Look at the labels themselves? On a GPU that waits for the device
     ) -> Tensor: # `c`, if it is a batch of valid labels
         "Raise an error that says what is wrong with `c`"
         if not isinstance(c, Tensor): raise TypeError(f'c must be a tensor of labels, got {type(c).__name__}')
         if c.is_floating_point() or c.dtype is torch.bool: raise TypeError(f'c must hold whole numbers, got {c.dtype}')
         if c.ndim != 1 or b is not None and len(c) != b:
             raise ValueError(f"c must be ({'b' if b is None else b},), one label an image, got {tuple(c.shape)}")
-        if len(c) and (c.min() < 0 or c.max() >= self.n_classes):
+        if values and len(c) and (c.min() < 0 or c.max() >= self.n_classes):
             raise ValueError(f'c must lie in 0..{self.n_classes-1}, got {c.min().item()}..{c.max().item()}')
         return c
 
@@ -77,9 +88,7 @@ class ClassEmbedding(nn.Module):
     ) -> Tensor: # `(b, dim)`
         "Look up the labels; when training, forget each with probability `p_uncond`"
         if c is None: c = torch.full((b,), self.n_classes, device=self.table.weight.device)
-        elif not isinstance(c, Tensor) or c.device.type == 'cpu' and not torch.compiler.is_compiling():
-            self.check(c, b)                                      # on a GPU the check would wait for the device
-        c = c.long()
+        else: c = self.check(c, b, not isinstance(c, Tensor) or _readable(c)).long()
         if self.training and self.p_uncond:
             c = c.masked_fill(torch.rand(b, device=c.device) < self.p_uncond, self.n_classes)
         return self.table(c)

@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['posterior', 'evaluating', 'ddpm', 'ddim', 'conditional_ddpm']
 
-# %% ../nbs/07_sampling.ipynb #c6187cf3
+# %% ../nbs/07_sampling.ipynb #86176154
 import torch
 from contextlib import contextmanager
 from torch import Tensor
 from tqdm.auto import tqdm
 from fastcore.basics import patch
-from .attention import _count
+from fastcore.meta import delegates
+from .attention import _count, _real
 from .data import show_images
-from .diffusion import _like, abar, from_target, model_target
-from .training import DiffusionLearner
+from .diffusion import _same, abar, from_target, model_target
+from .training import DiffusionLearner, FashionDDPM, _only
+from .unet import _core, _takes
 
-# %% ../nbs/07_sampling.ipynb #4aef410e
+# %% ../nbs/07_sampling.ipynb #189e2545
 def posterior(
     x_0:Tensor, # Clean images, or a guess at them, `(b, c, h, w)`
     x_t:Tensor, # Noisy images, same shape
@@ -24,6 +26,9 @@ def posterior(
     s:Tensor # An earlier time, `()`, in [0, t)
 ) -> tuple[Tensor, Tensor]: # Mean, shape of `x_t`, and variance, `()`
     "Where `x_s` lies, given `x_0` and `x_t` (Ho et al. 2020, equation 7)"
+    _same('x_0', x_0, 'x_t', x_t)
+    if torch.as_tensor(t).ndim or torch.as_tensor(s).ndim: raise ValueError(f't and s must be single times, got {t} and {s}')
+    if not 0 <= s < t <= 1: raise ValueError(f's and t must satisfy 0 <= s < t <= 1, got s={s} and t={t}')
     a_t,a_s = abar(t),abar(s)
     a = a_t/a_s
     mean = a_s.sqrt()*(1-a)/(1-a_t)*x_0 + a.sqrt()*(1-a_s)/(1-a_t)*x_t
@@ -42,7 +47,7 @@ def evaluating(
     finally:
         for m,mode in modes: m.training = mode
 
-# %% ../nbs/07_sampling.ipynb #c2349de6
+# %% ../nbs/07_sampling.ipynb #548a76c9
 def _predictor(model, c, guidance):
     "`model` as a function of `x_t` and `t` alone"
     if c is None and guidance != 1: raise ValueError(f'guidance must be 1 if there is no class to follow, got {guidance}')
@@ -54,43 +59,22 @@ def _predictor(model, c, guidance):
 
 def _check_call(model, sz, device, c):
     "`sz`, `device` and `c`, checked; the default device gives way to that of the model"
-    sz,core = tuple(_count('sz', o) for o in sz),getattr(model, '_orig_mod', model)
-    if len(sz) != 4: raise ValueError(f'sz must be four sizes, (b, c, h, w), got {sz}')
+    if not isinstance(sz, (tuple, list, torch.Size)) or len(sz) != 4: raise ValueError(f'sz must be four sizes, (b, c, h, w), got {sz}')
+    sz,core = tuple(_count(f'sz[{i}]', o) for i,o in enumerate(sz)),_core(model)
     at = next((p.device for p in core.parameters()), None) if isinstance(core, torch.nn.Module) else None
     if at is not None and at.type != torch.device(device).type:
         if torch.device(device).type != 'cpu': raise ValueError(f'device must be {at.type!r}, where the model is, got {str(device)!r}')
         device = at
     if c is not None:
-        if not hasattr(core, 'classes'): raise ValueError('c must be None for a model without classes')
-        c = core.classes.check(torch.as_tensor(c), sz[0]).to(device)
+        if not _takes(core, 3): raise ValueError('c must be None for a model without classes')
+        c = torch.as_tensor(c)
+        if len(c) != sz[0]: raise ValueError(f'c must be ({sz[0]},), one label an image, got {tuple(c.shape)}')
+        c = (core.classes.check(c) if hasattr(core, 'classes') else c).to(device)
     return sz, device, c
 
-# %% ../nbs/07_sampling.ipynb #b0691f9f
+# %% ../nbs/07_sampling.ipynb #5d5dd493
 @torch.no_grad()
-def _sample(step, model, sz, device, n_steps, c, guidance, target, generator, clip, x_T, progress):
-    "Start from noise; `n_steps` times, guess `x_0` and let `step` move to the next time"
-    n_steps,(sz,device,c),target = _count('n_steps', n_steps),_check_call(model, sz, device, c),model_target(model, target)
-    predict,x_0s = _predictor(model, c, guidance),[]
-    randn = lambda: torch.randn(sz, generator=generator, device=generator.device if generator else device).to(device)
-    times = torch.linspace(.99, 0, n_steps+1, device=device)
-    x = randn() if x_T is None else x_T.to(device)
-    if x.shape != sz: raise ValueError(f'x_T must have the shape sz={sz}, got {tuple(x.shape)}')
-    with evaluating(model):
-        for t,s in tqdm(list(zip(times[:-1], times[1:])), unit='step', disable=not progress, leave=False):
-            x_0,eps = from_target(predict(x, t.expand(sz[0])), x, t, target)
-            if clip is not None:
-                x_0 = x_0.clamp(-clip, clip)
-                eps = (x - abar(t).sqrt()*x_0)/(1-abar(t)).sqrt()
-            x = x_0 if s == 0 else step(x_0, eps, x, t, s, randn)
-            x_0s.append(x_0)
-    return x, x_0s
-
-# %% ../nbs/07_sampling.ipynb #5b2ef893
-def ddpm(
-    model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
-    sz:tuple, # Shape of what to draw, `(b, c, h, w)`
-    device='cpu', # Where to draw; as it stands, where the model is
-    n_steps:int=100, # Evaluations of the network, at least 1
+def _sample(step, model, sz, device, n_steps,
     c:Tensor|None=None, # Labels, `(b,)`
     guidance:float=1., # Weight of the class: 0 ignores it, 1 follows it as learned, more exaggerates it; needs `c`
     target:str|None=None, # What the model predicts, 'eps' or 'v'; what its training recorded if not given
@@ -98,61 +82,89 @@ def ddpm(
     clip:float|None=None, # Keep each guess at `x_0` in `[-clip, clip]`, in the units of the data
     x_T:Tensor|None=None, # Noise to start from, `(b, c, h, w)`; drawn if not given
     progress:bool=True # Show a progress bar
+):
+    "Start from noise; `n_steps` times, guess `x_0` and let `step` move to the next time"
+    n_steps,(sz,device,c),target = _count('n_steps', n_steps),_check_call(model, sz, device, c),model_target(model, target)
+    if generator is not None and not isinstance(generator, torch.Generator): raise TypeError(f'generator must be a torch.Generator, got {generator!r}')
+    if clip is not None: clip = _real('clip', clip, '(0, inf)')
+    predict,x_0s = _predictor(model, c, _real('guidance', guidance)),[]
+    randn = lambda: torch.randn(sz, generator=generator, device=generator.device if generator else device).to(device)
+    x = randn() if x_T is None else torch.as_tensor(x_T).to(device).float()
+    if x.shape != sz: raise ValueError(f'x_T must have the shape sz={sz}, got {tuple(x.shape)}')
+    times = torch.linspace(.99, 0, n_steps+1)
+    with evaluating(model):
+        for t,s in tqdm(list(zip(times[:-1], times[1:])), unit='step', disable=not progress, leave=False):
+            x_0,eps = from_target(predict(x, t.expand(sz[0]).to(device)).to(x.dtype), x, t, target)
+            if clip is not None:
+                x_0 = x_0.clamp(-clip, clip)
+                eps = (x - abar(t).sqrt()*x_0)/(1-abar(t)).sqrt()
+            x = x_0 if s == 0 else step(x_0, eps, x, t, s, randn)
+            x_0s.append(x_0)
+    return x, x_0s
+
+# %% ../nbs/07_sampling.ipynb #0959e9ff
+@delegates(_sample)
+def ddpm(
+    model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
+    sz:tuple, # Shape of what to draw, `(b, c, h, w)`
+    device='cpu', # Where to draw; as it stands, where the model is
+    n_steps:int=100, # Evaluations of the network, at least 1
+    **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there, each of shape `sz`
     "Draw by ancestral sampling (Ho et al. 2020, algorithm 2, for continuous time)"
     def step(x_0, eps, x_t, t, s, randn):
         mean,var = posterior(x_0, x_t, t, s)
         return mean + var.sqrt()*randn()
-    return _sample(step, model, sz, device, n_steps, c, guidance, target, generator, clip, x_T, progress)
+    return _sample(step, model, sz, device, n_steps, **kwargs)
 
-# %% ../nbs/07_sampling.ipynb #26824106
+# %% ../nbs/07_sampling.ipynb #27a1091a
+@delegates(_sample)
 def ddim(
     model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
     sz:tuple, # Shape of what to draw, `(b, c, h, w)`
     device='cpu', # Where to draw; as it stands, where the model is
     n_steps:int=50, # Evaluations of the network, at least 1
-    c:Tensor|None=None, # Labels, `(b,)`
-    guidance:float=1., # Weight of the class: 1 follows it as learned, more exaggerates it; needs `c`
     eta:float=0., # Share of the ancestral sampler's noise, in [0, 1]
-    target:str|None=None, # What the model predicts, 'eps' or 'v'; what its training recorded if not given
-    generator:torch.Generator|None=None, # Draws the noise; torch's global one if not given
-    clip:float|None=None, # Keep each guess at `x_0` in `[-clip, clip]`, in the units of the data
-    x_T:Tensor|None=None, # Noise to start from, `(b, c, h, w)`; drawn if not given
-    progress:bool=True # Show a progress bar
+    **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there, each of shape `sz`
     "Draw along a path that, for `eta=0`, is random only at its start (Song et al. 2020, equation 12)"
-    if not 0 <= eta <= 1: raise ValueError(f'eta must be in [0, 1], got {eta}')
+    eta = _real('eta', eta, '[0, 1]')
     def step(x_0, eps, x_t, t, s, randn):
         sigma = eta*posterior(x_0, x_t, t, s)[1].sqrt()
         x_s = abar(s).sqrt()*x_0 + (1 - abar(s) - sigma**2).sqrt()*eps
         return x_s + sigma*randn() if eta else x_s
-    return _sample(step, model, sz, device, n_steps, c, guidance, target, generator, clip, x_T, progress)
+    return _sample(step, model, sz, device, n_steps, **kwargs)
 
-# %% ../nbs/07_sampling.ipynb #bdafde44
+# %% ../nbs/07_sampling.ipynb #4bc59336
+@delegates(_sample, but=['c'])
 def conditional_ddpm(
     model, # `model(x_t, t, c)`
     c:Tensor, # Labels, `(b,)`, integers
     sz:tuple=(16,1,32,32), # Shape of what to draw, `(b, c, h, w)`
     device='cpu', # Where to draw; as it stands, where the model is
     n_steps:int=100, # Evaluations of the network, at least 1
-    **kwargs # Passed to `ddpm`: `guidance`, `generator`, `clip`, ...
+    **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there, each of shape `sz`
     "`ddpm`, told what to draw"
     return ddpm(model, sz, device, n_steps, c=c, **kwargs)
 
-# %% ../nbs/07_sampling.ipynb #04ee9b81
+# %% ../nbs/07_sampling.ipynb #0ff8237b
 @patch
 def show_results(self:DiffusionLearner,
     n:int=16, # Images to draw
     n_steps:int=50, # Evaluations of the network
     c:Tensor|None=None, # Labels, `(n,)`; the first classes in turn if not given
+    max_n:int|None=None, # fastai's name for `n`
+    ds_idx:int=1, # Of the loader whose images give the size: 0 for training, 1 for validation
+    dl=None, # A loader that gives the size, in place of the learner's own
     **kwargs # Passed to `ddim`
 ): # A figure
     "Draw samples and show them"
-    b,model = self.dls.valid.one_batch(),self.model
-    core = getattr(model, '_orig_mod', model)
+    cb,core,n = _only(self, FashionDDPM),_core(self.model),_count('n', n if max_n is None else max_n)
+    sz = getattr(cb, 'shape', None) if dl is None else None          # of the images it was trained on
+    if sz is None: sz = next(iter(self.dls[ds_idx] if dl is None else dl))[0].shape[1:]
     if c is None and hasattr(core, 'n_classes'): c = torch.arange(n) % core.n_classes
-    device = next(model.parameters()).device
-    x,_ = ddim(model, (n, *b[0].shape[1:]), device, n_steps, c=c, **kwargs)
-    vocab = getattr(self.dls, 'vocab', None)
-    return show_images(x, lims=getattr(self.dls.train, 'lims', (-1., 1.)), titles=[str(vocab[i]) for i in c] if vocab and c is not None else None)
+    x,_ = ddim(self.model, (n, *sz), next(core.parameters()).device, n_steps, c=c, **{'target': cb.target, **kwargs})
+    vocab = list(getattr(self.dls, 'vocab', None) or [])
+    titles = [str(vocab[i] if i < len(vocab) else i) for i in torch.as_tensor(c).tolist()] if c is not None and vocab else None
+    return show_images(x, lims=getattr(self.dls.train, 'lims', (-1., 1.)), titles=titles)

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['TAUnet', 'ConditionalTAUnet', 'save_unet', 'load_unet']
 
-# %% ../nbs/03_unet.ipynb #97e83bf0
-import json, torch, torch.nn.functional as F
+# %% ../nbs/03_unet.ipynb #c9f52ac2
+import inspect, json, os, torch
 from pathlib import Path
 from torch import nn, Tensor
-from .attention import group_norm, zero_init, _count
-from .embeddings import ClassEmbedding, TimestepEmbedding
+from .attention import group_norm, zero_init, _count, _real
+from .embeddings import ClassEmbedding, TimestepEmbedding, _check_t
 from .blocks import TADownblock, TAResBlock, TAUpblock
 
-# %% ../nbs/03_unet.ipynb #70514340
+# %% ../nbs/03_unet.ipynb #4672e6cf
 def _counts(name, v, least=1):
     if not isinstance(v, (list, tuple)): raise TypeError(f'{name} must be a list or tuple of whole numbers, got {v!r}')
     return [_count(f'{name}[{i}]', o, least) for i,o in enumerate(v)]
@@ -25,7 +25,27 @@ def _levels(name, v, n_levels, least):
         f'{name} must have {n_levels} entries, one a level, or {n_levels+1} with the middle, got {len(v)}')
     return v if len(v) > n_levels else v + v[-1:]
 
-# %% ../nbs/03_unet.ipynb #0e382462
+def _plan(nfs, attention_heads, n_blocks):
+    "The three lists, checked against each other"
+    nfs = _counts('nfs', nfs)
+    if not nfs: raise ValueError('nfs must have at least one entry, got none')
+    heads,blocks = _levels('attention_heads', attention_heads, len(nfs), 0),_levels('n_blocks', n_blocks, len(nfs), 1)
+    for i,h in enumerate(heads):
+        for j in {min(i, len(nfs)-1), max(0, i-1)}:                # on the way up, level i ends with the channels of level i-1
+            if h and nfs[j] % h: raise ValueError(f'attention_heads[{i}] must divide nfs[{j}], got {h} heads for {nfs[j]} channels')
+    return nfs,heads,blocks
+
+# %% ../nbs/03_unet.ipynb #0077de13
+def _check_x(x, color_channels, n_levels):
+    "Raise an error that says what is wrong with the images `x`"
+    if not isinstance(x, Tensor): raise TypeError(f'x must be a tensor of images, got {type(x).__name__}')
+    if not x.is_floating_point(): raise TypeError(f'x must be floating point, in [-1, 1] and noise, got {x.dtype}')
+    n = 2**(n_levels-1)                                             # what both sides must be divisible by
+    if x.ndim != 4 or x.shape[1] != color_channels: raise ValueError(f'x must be (b, {color_channels}, h, w), got {tuple(x.shape)}')
+    if x.shape[2] % n or x.shape[3] % n or 0 in x.shape[2:]: raise ValueError(
+        f'x must have sides divisible by {n}, since {n_levels} levels halve it {n_levels-1} times, got {x.shape[2]}x{x.shape[3]}')
+
+# %% ../nbs/03_unet.ipynb #5736dcb1
 class TAUnet(nn.Module):
     "U-Net with time embeddings and self-attention (Ronneberger et al. 2015, Ho et al. 2020): `model(x_t, t)`"
     target = None   # what training taught it to predict, 'eps' or 'v'; sampling follows it
@@ -37,12 +57,10 @@ class TAUnet(nn.Module):
         t_embed:int|None=None # Width of the time embedding; four times `nfs[0]` if not given
     ):
         super().__init__()
-        nfs = _counts('nfs', nfs)
-        if not nfs: raise ValueError('nfs must have at least one entry, got none')
+        nfs,heads,blocks = _plan(nfs, attention_heads, n_blocks)
         L,te = len(nfs),_count('t_embed', 4*nfs[0] if t_embed is None else t_embed)
-        heads,blocks = _levels('attention_heads', attention_heads, L, 0),_levels('n_blocks', n_blocks, L, 1)
         self.color_channels,self.n_levels = _count('color_channels', color_channels),L
-        self.config = dict(nfs=tuple(nfs), attention_heads=tuple(heads), n_blocks=tuple(blocks), color_channels=color_channels, t_embed=te)
+        self.config = dict(nfs=tuple(nfs), attention_heads=tuple(heads), n_blocks=tuple(blocks), color_channels=self.color_channels, t_embed=te)
         ins = nfs[:1] + nfs[:-1]                                          # channels that level i gets from above, and gives back
         self.time = TimestepEmbedding(nfs[0] + nfs[0]%2, te)               # sinusoids come in pairs: an even width
         self.conv_in = nn.Conv2d(color_channels, nfs[0], 3, padding=1)
@@ -57,31 +75,21 @@ class TAUnet(nn.Module):
     def forward(self,
         x:Tensor, # Noisy images, `(b, color_channels, h, w)`, `h` and `w` divisible by `2**(levels-1)`
         t:Tensor # Times, `(b,)`, floating point in [0, 1]
-    ) -> Tensor: # The prediction, shape of `x`
+    ) -> Tensor: # The prediction, shape and type of `x`
         "Predict the noise in `x` (or whatever the target was)"
-        self._check(x, t)
+        _check_x(x, self.color_channels, self.n_levels), _check_t(t, len(x), 1)
         return self._unet(x, self.embed(t))
 
     def _unet(self, x, emb):
-        x,skips = self.conv_in(x.contiguous(memory_format=torch.channels_last)),[]
+        h,skips = self.conv_in(x.to(self.conv_in.weight.dtype).contiguous(memory_format=torch.channels_last)),[]
         for down in self.downs:
-            x,s = down(x, emb)
+            h,s = down(h, emb)
             skips.append(s)
-        for block in self.mid: x = block(x, emb)
-        for up,s in zip(self.ups, reversed(skips)): x = up(x, s, emb)
-        return self.out(x)
+        for block in self.mid: h = block(h, emb)
+        for up,s in zip(self.ups, reversed(skips)): h = up(h, s, emb)
+        return self.out(h).to(x.dtype).contiguous()
 
-    def _check(self, x, t):
-        for name,o in dict(x=x, t=t).items():
-            if not isinstance(o, Tensor): raise TypeError(f'{name} must be a tensor, got {type(o).__name__}')
-        n = 2**(self.n_levels-1)                                             # what both sides must be divisible by
-        if x.ndim != 4 or x.shape[1] != self.color_channels:
-            raise ValueError(f'x must be (b, {self.color_channels}, h, w), got {tuple(x.shape)}')
-        if x.shape[2] % n or x.shape[3] % n or 0 in x.shape[2:]: raise ValueError(
-            f'x must have sides divisible by {n}, since {self.n_levels} levels halve it {self.n_levels-1} times, got {x.shape[2]}x{x.shape[3]}')
-        if t.shape != x.shape[:1]: raise ValueError(f't must be ({len(x)},), one time an image, got {tuple(t.shape)}')
-
-# %% ../nbs/03_unet.ipynb #390e9f36
+# %% ../nbs/03_unet.ipynb #b39998f2
 class ConditionalTAUnet(TAUnet):
     "`TAUnet` that is told a class: `model(x_t, t, c)`; without `c` it draws whatever it likes"
     def __init__(self,
@@ -93,6 +101,7 @@ class ConditionalTAUnet(TAUnet):
         t_embed:int|None=None, # Width of the time embedding; four times `nfs[0]` if not given
         p_uncond:float=.1 # Probability in [0, 1) that training forgets a label, which makes guidance possible
     ):
+        n_classes,p_uncond = _count('n_classes', n_classes),_real('p_uncond', p_uncond, '[0, 1)')      # before the work
         super().__init__(nfs, attention_heads, n_blocks, color_channels, t_embed)
         self.classes = ClassEmbedding(n_classes, self.config['t_embed'], p_uncond)
         self.config = dict(n_classes=n_classes, **self.config, p_uncond=p_uncond)
@@ -106,26 +115,59 @@ class ConditionalTAUnet(TAUnet):
         x:Tensor, # Noisy images, `(b, color_channels, h, w)`, `h` and `w` divisible by `2**(levels-1)`
         t:Tensor, # Times, `(b,)`, floating point in [0, 1]
         c:Tensor|None=None # Labels, `(b,)`, integers in 0..n_classes-1; `None` for no class
-    ) -> Tensor: # The prediction, shape of `x`
+    ) -> Tensor: # The prediction, shape and type of `x`
         "Predict the noise in `x`, given what it should become"
-        self._check(x, t)
+        _check_x(x, self.color_channels, self.n_levels), _check_t(t, len(x), 1)
         return self._unet(x, self.embed(t, c))
 
-# %% ../nbs/03_unet.ipynb #af91136b
+# %% ../nbs/03_unet.ipynb #2f8c8b72
+def _core(model):
+    "The model inside `torch.compile` and data-parallel wrappers"
+    while True:
+        if hasattr(model, '_orig_mod'): model = model._orig_mod
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)): model = model.module
+        else: return model
+
+def _takes(model, n):
+    "Can `model` be called with `n` arguments?"
+    model = _core(model)
+    try: return bool(inspect.signature(model.forward if isinstance(model, nn.Module) else model).bind(*range(n)))
+    except TypeError: return False
+
 def save_unet(
-    model:nn.Module, # A `TAUnet` or `ConditionalTAUnet`; compiled ones are unwrapped
+    model:nn.Module, # A `TAUnet` or `ConditionalTAUnet`; compiled and parallel ones are unwrapped
     folder:str|Path, # Made if it is not there
     **extra # Anything else worth keeping in `config.json` under `extra`: class names, image size, ... (JSON types)
 ) -> Path: # The folder
     "Write `config.json` and `model.safetensors`"
     from safetensors.torch import save_file
-    model,folder = getattr(model, '_orig_mod', model),Path(folder)
+    model,folder = _core(model),Path(folder)
     if type(model).__name__ not in _models: raise TypeError(f'model must be one of {", ".join(_models)}, got {type(model).__name__}')
-    config = json.dumps(dict(model=type(model).__name__, target=model.target, config=model.config, extra={**getattr(model, 'extra', {}), **extra}), indent=2)   # before anything is written: it may fail
+    extra = {**getattr(model, 'extra', {}), **extra}
+    for k,v in extra.items():
+        try: json.dumps(v)
+        except (TypeError, ValueError) as e: raise TypeError(f'{k} must consist of JSON types, got {v!r}: {e}') from None
+    config = dict(model=type(model).__name__, target=model.target, config=model.config, extra=extra)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}, folder/'model.safetensors')
-    (folder/'config.json').write_text(config + '\n', encoding='utf-8')
+    new = {f: folder/f'{f}.new' for f in ('config.json', 'model.safetensors')}
+    new['config.json'].write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+    save_file({k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}, new['model.safetensors'])
+    for f,tmp in new.items(): os.replace(tmp, folder/f)
     return folder
+
+# %% ../nbs/03_unet.ipynb #5f7565b3
+def _read_config(file):
+    "The model that a `config.json` describes, with its target and extra facts"
+    try: d = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError as e: raise ValueError(f'{file} must be JSON: {e}') from None
+    if not isinstance(d, dict) or d.get('model') not in _models: raise ValueError(
+        f'{file} must describe one of {", ".join(_models)}, got {d.get("model") if isinstance(d, dict) else d!r}')
+    if d.get('target') not in (None, 'eps', 'v'): raise ValueError(f"target in {file} must be 'eps', 'v' or null, got {d['target']!r}")
+    if not isinstance(d.get('extra', {}), dict): raise ValueError(f'extra in {file} must be an object, got {d["extra"]!r}')
+    try: model = _models[d['model']](**d['config'])
+    except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{file} does not describe a model: {e}') from e
+    model.target,model.extra = d.get('target'),d.get('extra', {})
+    return model
 
 def load_unet(
     folder:str|Path, # A folder that `save_unet` wrote
@@ -133,14 +175,12 @@ def load_unet(
 ) -> nn.Module: # The model, in `eval` mode; `model.target` and `model.extra` are what was saved
     "Rebuild a model from `config.json` and `model.safetensors`"
     from safetensors.torch import load_file
-    folder = Path(folder)
-    for f in ('config.json', 'model.safetensors'):
-        if not (folder/f).is_file(): raise FileNotFoundError(f'folder must hold config.json and model.safetensors: {folder/f} is missing')
-    try: d = json.loads((folder/'config.json').read_text(encoding='utf-8')); model = _models[d['model']](**d['config'])
-    except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{folder/"config.json"} does not describe a model: {e}') from e
-    try: model.load_state_dict(load_file(folder/'model.safetensors'))
-    except Exception as e: raise ValueError(f'{folder/"model.safetensors"} does not fit config.json, or is damaged: {e}') from e
-    model.target,model.extra = d.get('target'),d.get('extra', {})
+    config,weights = Path(folder)/'config.json',Path(folder)/'model.safetensors'
+    for f in (config, weights):
+        if not f.is_file(): raise FileNotFoundError(f'folder must hold config.json and model.safetensors: {f} is missing')
+    model = _read_config(config)
+    try: model.load_state_dict(load_file(weights))
+    except Exception as e: raise ValueError(f'{weights} does not fit config.json, or is damaged: {e}') from e
     return model.to(device).eval()
 
 _models = {o.__name__: o for o in (TAUnet, ConditionalTAUnet)}

@@ -7,4 +7,6 @@ from unet_attention.diffusion import *
 from unet_attention.data import *
 from unet_attention.training import *
 from unet_attention.sampling import *
+from unet_attention.captions import *
+from unet_attention.anatomy import *
 from unet_attention.cli import *

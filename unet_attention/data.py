@@ -135,7 +135,7 @@ def _names(vocab):
     if len({str(o) for o in vocab})<len(vocab): raise ValueError(f'vocab must name each class differently, got {vocab}')
     return vocab
 
-# %% ../nbs/05_data.ipynb #71c531be
+# %% ../nbs/05_data.ipynb #2d9d06ca
 class ImageTensors:
     "A data set in memory: all the images in one uint8 tensor, with their labels and the names of the classes"
     n_inp = 1   # a batch has one input; what follows it is the target
@@ -143,7 +143,9 @@ class ImageTensors:
         x:Tensor, # Images, uint8 `(n, c, h, w)`, c = 1 or 3
         y:Tensor|None=None, # Labels `(n,)`, whole numbers from 0; unlabelled if not given
         vocab:list|None=None, # Names of the classes; their numbers if not given
-        attrs:dict|None=None # Further facts about each image, tensors `(n, ...)` by name
+        attrs:dict|None=None, # Further facts about each image, tensors `(n, ...)` by name
+        told:Tensor|None=None, # What a model is told about each image, `(n, ...)`; the label if not given
+        words:list|None=None # If it is told words by their numbers: what they are, the first for filling up
     ):
         if _tensor(x, 'uint8').ndim!=4 or x.shape[1] not in (1,3):
             raise ValueError(f'x must be (n, c, h, w) with c = 1 or 3, got {tuple(x.shape)}')
@@ -152,19 +154,25 @@ class ImageTensors:
             y = _whole('y', y, math.inf if vocab is None else len(vocab))
             if vocab is None: vocab = [str(i) for i in range(int(y.max())+1 if len(y) else 0)]
         self.x,self.y,self.vocab,self.attrs = x,y,vocab,{k: torch.as_tensor(v) for k,v in (attrs or {}).items()}
-        for k,v in {'y': y, **self.attrs}.items():
+        self.told,self.words = y if told is None else told,words
+        for k,v in {'y': y, 'told': self.told, **self.attrs}.items():
             if v is not None and v.shape[:1]!=x.shape[:1]: raise ValueError(f'{k} must have {len(x)} entries, one an image, got {tuple(v.shape)}')
 
     c = property(lambda self: len(self.vocab or []), doc="Number of classes")
     def __len__(self): return len(self.x)
-    def __getitem__(self, i): return (self.x[i],) if self.y is None else (self.x[i], self.y[i])
+    def __getitem__(self, i): return (self.x[i],) if self.told is None else (self.x[i], self.told[i])
+
+    def title(self, told):
+        "What one image's label, or words, say"
+        return ' '.join(self.words[i] for i in told.tolist() if i) if self.words else '' if told.ndim else self.vocab[told]
 
     def select(self,
         idxs:list # Which images, in which order
     ): # A smaller `ImageTensors`
         "The images `idxs` as a data set of their own"
         idxs = _whole('idxs', idxs, len(self))
-        return ImageTensors(*self[idxs], vocab=self.vocab, attrs={k:v[idxs] for k,v in self.attrs.items()})
+        pick = lambda o: None if o is None else o[idxs]
+        return ImageTensors(self.x[idxs], pick(self.y), self.vocab, {k: pick(v) for k,v in self.attrs.items()}, pick(self.told), self.words)
 
     def new_empty(self): return self.select([])   # what `Learner.export` keeps of the data
 
@@ -232,7 +240,7 @@ def read_shapes(
     size = (r>5.5*sz/32).long()
     return (res, dict(shape=shape, colour=colour, size=size, row=row, col=col, r=r, overlap=iou)) if attrs else res
 
-# %% ../nbs/05_data.ipynb #86c3e8cf
+# %% ../nbs/05_data.ipynb #0440860a
 class ImageDL(DataLoader):
     "A fastai `DataLoader` that cuts whole batches out of an `ImageTensors` and yields `(x, y)`, or `(x,)` without labels"
     _unused = 'batch_size after_item before_batch create_batches create_item create_batch retain do_batch'.split()
@@ -265,7 +273,7 @@ class ImageDL(DataLoader):
     ) -> Figure: # The figure
         "Draw images of a batch, with the names of their classes"
         x,*y = self.one_batch() if b is None else b
-        if y: kwargs = merge(dict(titles=[self.dataset.vocab[i] for i in y[0][:max_n].tolist()]), kwargs)
+        if y: kwargs = merge(dict(titles=[self.dataset.title(o) for o in y[0][:max_n].cpu()]), kwargs)
         return show_images(x[:max_n], **merge(dict(imsize=1, lims=self.lims), kwargs))
 
 # %% ../nbs/05_data.ipynb #5ee79e7a

@@ -47,13 +47,13 @@ def evaluating(
     finally:
         for m,mode in modes: m.training = mode
 
-# %% ../nbs/07_sampling.ipynb #548a76c9
+# %% ../nbs/07_sampling.ipynb #5e7d8ca7
 def _predictor(model, c, guidance):
     "`model` as a function of `x_t` and `t` alone"
     if c is None and guidance != 1: raise ValueError(f'guidance must be 1 if there is no class to follow, got {guidance}')
     if c is None: return model
     if guidance == 1: return lambda x,t: model(x, t, c)
-    if getattr(getattr(model, 'classes', None), 'p_uncond', 1) == 0:
+    if getattr(getattr(_core(model), 'classes', None), 'p_uncond', 1) == 0:
         raise ValueError(f'guidance must be 1 for a model trained with p_uncond=0, got {guidance}')
     return lambda x,t: torch.lerp(model(x, t), model(x, t, c), guidance)
 
@@ -72,10 +72,10 @@ def _check_call(model, sz, device, c):
         c = (core.classes.check(c) if hasattr(core, 'classes') else c).to(device)
     return sz, device, c
 
-# %% ../nbs/07_sampling.ipynb #5d5dd493
+# %% ../nbs/07_sampling.ipynb #ae30bad4
 @torch.no_grad()
 def _sample(step, model, sz, device, n_steps,
-    c:Tensor|None=None, # Labels, `(b,)`
+    c:Tensor|None=None, # Labels, `(b,)`; or tokens, `(b, m)`, or whatever the model is conditioned on
     guidance:float=1., # Weight of the class: 0 ignores it, 1 follows it as learned, more exaggerates it; needs `c`
     target:str|None=None, # What the model predicts, 'eps' or 'v'; what its training recorded if not given
     generator:torch.Generator|None=None, # Draws the noise; torch's global one if not given
@@ -148,7 +148,7 @@ def conditional_ddpm(
     "`ddpm`, told what to draw"
     return ddpm(model, sz, device, n_steps, c=c, **kwargs)
 
-# %% ../nbs/07_sampling.ipynb #0ff8237b
+# %% ../nbs/07_sampling.ipynb #ab9d734c
 @patch
 def show_results(self:DiffusionLearner,
     n:int=16, # Images to draw
@@ -163,7 +163,7 @@ def show_results(self:DiffusionLearner,
     cb,core,n = _only(self, FashionDDPM),_core(self.model),_count('n', n if max_n is None else max_n)
     sz = getattr(cb, 'shape', None) if dl is None else None          # of the images it was trained on
     if sz is None: sz = next(iter(self.dls[ds_idx] if dl is None else dl))[0].shape[1:]
-    if c is None and hasattr(core, 'n_classes'): c = torch.arange(n) % core.n_classes
+    if c is None and getattr(core, 'n_classes', None): c = torch.arange(n) % core.n_classes
     x,_ = ddim(self.model, (n, *sz), next(core.parameters()).device, n_steps, c=c, **{'target': cb.target, **kwargs})
     vocab = list(getattr(self.dls, 'vocab', None) or [])
     titles = [str(vocab[i] if i < len(vocab) else i) for i in torch.as_tensor(c).tolist()] if c is not None and vocab else None

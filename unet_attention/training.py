@@ -59,12 +59,12 @@ class FashionDDPM(Callback):
 
     def condition(self): return ()
 
-# %% ../nbs/06_training.ipynb #479bc057
+# %% ../nbs/06_training.ipynb #c6576268
 class ConditionalFashionDDPM(FashionDDPM):
     "`FashionDDPM` that gives the model the label too: `(x_t, t, c)`"
     def before_fit(self):
         super().before_fit()
-        y,classes = getattr(self.dls.train.dataset, 'y', None),getattr(_core(self.model), 'classes', None)
+        y,classes = getattr(self.dls.train.dataset, 'told', None),getattr(_core(self.model), 'classes', None)
         if None not in (y, classes): classes.check(y)
 
     def condition(self):
@@ -117,7 +117,7 @@ class EMA(Callback):
         self._swap(True)
         self.avg,self.swapped = None,False
 
-# %% ../nbs/06_training.ipynb #d573dae2
+# %% ../nbs/06_training.ipynb #f2f21c9a
 class DiffusionLearner(Learner):
     "A `Learner` whose `show_results` draws samples"
     def load(self, *args, **kwargs):
@@ -130,7 +130,7 @@ def diffusion_learner(
     dls:DataLoaders, # Yields images `(b, c, h, w)` in [-1, 1], and labels `(b,)` for a conditional model
     model:nn.Module, # Called as `model(x_t, t)`, or `model(x_t, t, c)` if conditional
     target:str|None=None, # 'eps' or 'v'; the model's own, or 'eps', if not given
-    conditional:bool|None=None, # Give the model the labels? By default, if it has `n_classes`
+    conditional:bool|None=None, # Give the model the labels? By default, if it has `n_classes` or `classes`
     loss_func=F.mse_loss, # Compares prediction and target
     ema:float|None=.995, # Decay of the averaged weights; `None` for none
     wd:float=.01, # Weight decay of AdamW
@@ -138,7 +138,7 @@ def diffusion_learner(
     **kwargs # Passed to `Learner`
 ) -> DiffusionLearner: # Ready for `fit_one_cycle`, `lr_find`, `show_results`, `to_bf16`, ...
     "A fastai `Learner` that trains `model` to remove noise"
-    if conditional is None: conditional = hasattr(_core(model), 'n_classes')
+    if conditional is None: conditional = any(hasattr(_core(model), o) for o in ('n_classes', 'classes'))
     if conditional and not _takes(model, 3): raise ValueError('conditional must be False for a model called as model(x_t, t), got True')
     cbs = L(cbs).map(lambda o: o() if isinstance(o, type) else o)
     ours = lambda cls: not any(isinstance(o, cls) for o in cbs)

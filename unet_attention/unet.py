@@ -13,7 +13,7 @@ from .attention import AttentionBlock, group_norm, zero_init, _count, _real
 from .embeddings import ClassEmbedding, ConditionEmbedding, TimestepEmbedding, TokenEmbedding, _check_t
 from .blocks import ResBlock, TADownblock, TAResBlock, TAUpblock
 
-# %% ../nbs/03_unet.ipynb #36d61bc6
+# %% ../nbs/03_unet.ipynb #75b2f960
 def _counts(name, v, least=1):
     if not isinstance(v, (list, tuple)): raise TypeError(f'{name} must be a list or tuple of whole numbers, got {v!r}')
     return [_count(f'{name}[{i}]', o, least) for i,o in enumerate(v)]
@@ -27,6 +27,7 @@ def _check_x(x, color_channels, n_halvings):
     if x.shape[2] % n or x.shape[3] % n or 0 in x.shape[2:]: raise ValueError(
         f'x must have sides divisible by {n}, since they are halved {n_halvings} times, got {x.shape[2]}x{x.shape[3]}')
 
+# %% ../nbs/03_unet.ipynb #96dfca9b
 class UNet(nn.Module):
     "The simple U-Net: one `ResBlock` a level and direction, attention in the middle (Ronneberger et al. 2015, Ho et al. 2020)"
     target = None

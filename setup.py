@@ -11,7 +11,7 @@ lib, repo = cfg['lib_name'], f"https://github.com/{cfg['user']}/{cfg['lib_name']
 statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
 
 def lines(key): return [o.strip() for o in cfg.get(key, '').splitlines() if o.strip()]
-extras = {k: lines(f'{k}_requirements') for k in ('dev', 'bench')}
+extras = {k: lines(f'{k}_requirements') for k in ('dev', 'docs', 'bench')}
 
 setup(
     name=lib, version=cfg['version'], description=cfg['description'], url=repo,
@@ -21,6 +21,6 @@ setup(
     classifiers=[f"Development Status :: {statuses[int(cfg['status'])-1]}", 'Programming Language :: Python :: 3',
                  'Intended Audience :: Education', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
     python_requires=f">={cfg['min_python']}", packages=find_packages(include=[lib, f'{lib}.*']),
-    install_requires=lines('requirements'), extras_require={**extras, 'dev': extras['dev'] + extras['bench']},
+    install_requires=lines('requirements'), extras_require={**extras, 'dev': extras['dev'] + extras['docs'] + extras['bench']},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': [f'{lib} = {lib}._modidx:d']},
 )

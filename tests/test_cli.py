@@ -1,40 +1,65 @@
-"The two commands as a shell runs them: a whole small run, Ctrl-C in the middle of one, and one line for bad input"
+"The two commands as a shell runs them: a small run, Ctrl-C once and twice, a killed run, and one line for bad input"
 import os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 
-env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
+env = {k: v for k,v in os.environ.items() if k != 'PYTHONWARNINGS'} | {'OMP_NUM_THREADS': '1'}
 bins = Path(sys.executable).parent
 small = ['--nfs', '8,16', '--attention-heads', '0,2', '--n-blocks', '1,1', '--n', '1', '--steps', '2']
 files = {'config.json', 'model.safetensors', 'samples.png', 'denoising.gif', 'losses.png', 'history.csv'}
 
 def command(name): return shutil.which(name, path=str(bins)) or pytest.fail(f'{name} is not installed')
 def run(name, *args, cwd): return subprocess.run([command(name), *map(str, args)], cwd=cwd, env=env, text=True, capture_output=True, timeout=300)
+def names(folder): return {o.name for o in folder.iterdir() if o.is_file()}
+
+def train_until(there, cwd, *args):
+    "A run of 1000 epochs in the folder `run`, just after the file `there` has appeared in it, and its log"
+    with open(cwd/'log', 'w') as log:
+        p = subprocess.Popen([command('unet_attention_train'), '--out', 'run', '--epochs', '1000', *args], cwd=cwd, env=env, stdout=log, stderr=subprocess.STDOUT)
+    for _ in range(3000):
+        time.sleep(.1)
+        if (cwd/'run'/there).exists() or p.poll() is not None: return p, cwd/'log'
+    p.kill()
+    pytest.fail(f'{there} did not appear: {(cwd/"log").read_text()[-2000:]}')
+
+def usable(cwd): return run('unet_attention_sample', 'run', '--n', 1, '--steps', 1, cwd=cwd).returncode == 0
 
 def test_train_then_sample(tmp_path):
     r = run('unet_attention_train', '--n-train', 64, '--epochs', 1, *small, cwd=tmp_path)
     assert r.returncode == 0, r.stderr
     out = tmp_path/'runs'/'shapes'
-    assert {o.name for o in out.iterdir() if o.is_file()} == files
-    r = run('unet_attention_sample', out, '--classes', 'red circle,11', '--n', 2, '--steps', 2, '--out', 'more.png', cwd=tmp_path)
-    assert r.returncode == 0, r.stderr
-    assert (tmp_path/'more.png').stat().st_size > 1000
+    assert names(out) == files
+    for name in ('more.png', 'more.GIF'):
+        r = run('unet_attention_sample', out, '--classes', 'red circle,11', '--n', 2, '--steps', 2, '--out', name, cwd=tmp_path)
+        assert r.returncode == 0 and f'Wrote {name}' in r.stdout, r.stderr
+        assert (tmp_path/name).stat().st_size > 1000
 
 def test_ctrl_c_leaves_a_usable_folder(tmp_path):
-    with open(tmp_path/'log', 'w') as log:
-        p = subprocess.Popen([command('unet_attention_train'), '--out', 'run', '--epochs', '1000', *small], cwd=tmp_path, env=env, stdout=log, stderr=subprocess.STDOUT)
-        for _ in range(120):
-            time.sleep(1)
-            if (tmp_path/'run'/'history.csv').exists(): break
-        time.sleep(2)
-        p.send_signal(signal.SIGINT)
-        code = p.wait(timeout=120)
-    said = (tmp_path/'log').read_text()
-    assert code == 0 and 'Stopped early' in said, said[-2000:]
-    assert {o.name for o in (tmp_path/'run').iterdir() if o.is_file()} == files
-    assert run('unet_attention_sample', 'run', '--n', 1, '--steps', 1, cwd=tmp_path).returncode == 0
+    p,log = train_until('history.csv', tmp_path, *small)
+    time.sleep(2)
+    p.send_signal(signal.SIGINT)
+    assert p.wait(timeout=300) == 0 and 'Stopped early' in log.read_text(), log.read_text()[-2000:]
+    assert names(tmp_path/'run') == files and usable(tmp_path)
 
-@pytest.mark.parametrize('args, why', [(['--bogus', '1'], '--bogus'), (['--epochs', '0'], 'epochs'), (['--lr', 'x'], 'lr'), (['--data', 'no/such/folder'], 'no/such/folder')])
+def test_second_ctrl_c_leaves_the_model(tmp_path):
+    p,log = train_until('history.csv', tmp_path, '--bs', '512', '--n', '1', '--steps', '2')       # a batch takes seconds
+    p.send_signal(signal.SIGINT)
+    for _ in range(600):
+        time.sleep(.1)
+        if 'Ctrl-C again' in log.read_text(): break
+    p.send_signal(signal.SIGINT)
+    assert p.wait(timeout=300) == 130 and log.read_text().splitlines()[-1] == 'unet_attention_train: stopped', log.read_text()[-2000:]
+    assert names(tmp_path/'run') == {'config.json', 'model.safetensors', 'history.csv'} and usable(tmp_path)
+
+def test_a_killed_run_leaves_the_last_epoch(tmp_path):
+    p,log = train_until('model.safetensors', tmp_path, '--n-train', '64', '--sz', '16', *small)
+    p.kill()
+    assert p.wait(timeout=60) != 0 and 'Wrote' not in log.read_text()
+    assert usable(tmp_path)
+
+@pytest.mark.parametrize('args, why', [
+    (['--bogus', '1'], '--bogus'), (['--lr', 'inf'], '--lr must be'), (['--data', 'no/such/folder'], 'no/such/folder'), (['--data', '..'], '--out must be'),
+    (['--path', 'x'], '--path must be'), (['--lr', '1e6', '--n-train', '64', *small], '--lr must be smaller')])
 def test_bad_options_get_one_line(tmp_path, args, why):
     r = run('unet_attention_train', *args, cwd=tmp_path)
     assert r.returncode == 2 and why in r.stderr and len(r.stderr.splitlines()) == 1, r.stderr
@@ -42,4 +67,4 @@ def test_bad_options_get_one_line(tmp_path, args, why):
 def test_help(tmp_path):
     for name in ('unet_attention_train', 'unet_attention_sample'):
         r = run(name, '--help', cwd=tmp_path)
-        assert r.returncode == 0 and '--steps' in r.stdout
+        assert r.returncode == 0 and '--steps' in r.stdout and r.stderr == ''

@@ -74,13 +74,14 @@ def draw_unet(
     ax.axis('off')
     return ax.figure
 
-# %% ../nbs/11_anatomy.ipynb #60fd8737
+# %% ../nbs/11_anatomy.ipynb #9e2645e5
 @torch.no_grad()
 def attention_maps(
     model:nn.Module, # Any network with `MultiheadSelfAttention1D` or `CrossAttentionBlock` layers
     x_t:Tensor, # Noisy images, `(b, c, h, w)`
     t:Tensor, # Times, `(b,)` in [0, 1]
-    *c:Tensor # Labels or tokens, if the model takes them
+    *c:Tensor, # Labels or tokens, if the model takes them
+    **kwargs # The same by name
 ) -> dict: # By name of the layer: self-attention `(b, heads, h, w, h, w)`, cross-attention `(b, heads, h, w, m)`; at `[..., i, j, :, :]`, where pixel (i, j) looks
     "The attention weights of every layer, for one call of the model (Vaswani et al. 2017)"
     model,maps,hooks = _core(model),{},[]
@@ -93,9 +94,10 @@ def attention_maps(
     try:
         for name,layer in model.named_modules():
             if isinstance(layer, (MultiheadSelfAttention1D, CrossAttentionBlock)): hooks.append(layer.register_forward_pre_hook(listen(name)))
-        with evaluating(model): model(x_t, t, *c)
+        with evaluating(model): model(x_t, t, *c, **kwargs)
     finally:
         for h in hooks: h.remove()
+    if not maps: raise ValueError(f'model must have attention layers, got a {type(model).__name__} without')
     return maps
 
 # %% ../nbs/11_anatomy.ipynb #6c0cfc82

@@ -22,13 +22,28 @@ def attention_weights(
     if mask is not None: s = s.masked_fill(~mask, -torch.inf)
     return s.softmax(-1)
 
-# %% ../nbs/00_attention.ipynb #7630492d
+# %% ../nbs/00_attention.ipynb #60345e71
+def _count(name, v, least=1):
+    "`v` as an `int`, or an error that names the argument"
+    if isinstance(v, bool) or not isinstance(v, numbers.Integral): raise TypeError(f'{name} must be a whole number, got {v!r}')
+    if v < least: raise ValueError(f'{name} must be at least {least}, got {v}')
+    return int(v)
+
+def _real(name, v, within='(-inf, inf)'):
+    "`v` as a `float` in an interval written as in mathematics, `[` with the end and `(` without it, or an error that names the argument"
+    if isinstance(v, bool) or not isinstance(v, numbers.Real): raise TypeError(f'{name} must be a number, got {v!r}')
+    a,b = (float(o) for o in within[1:-1].split(','))
+    if not (a < v < b or v == a and within[0] == '[' or v == b and within[-1] == ']'):
+        raise ValueError(f'{name} must be a number in {within}, got {v}')
+    return float(v)
+
+# %% ../nbs/00_attention.ipynb #6deea378
 def split_heads(
     x:Tensor, # Pixels or tokens, `(b, n, nh*d)`
     nh:int # Number of heads
 ) -> Tensor: # `(b, nh, n, d)`
     "Give each of `nh` heads its own slice of the channels"
-    if x.shape[-1] % nh: raise ValueError(f'nh must divide the channels: {x.shape[-1]} is not a multiple of nh={nh}')
+    if x.shape[-1] % _count('nh', nh): raise ValueError(f'nh must divide the channels: {x.shape[-1]} is not a multiple of nh={nh}')
     return x.unflatten(-1, (nh, -1)).transpose(1, 2)
 
 def join_heads(
@@ -45,10 +60,13 @@ def attend(
     mask:Tensor|None=None # Boolean, `(b, m)`; a key is seen where it is `True`
 ) -> Tensor: # What each query gathered, `(b, n, nh*d)`
     "Attention of several heads, by the fused kernel"
+    if k.shape != v.shape: raise ValueError(f'k and v must have one shape, got {tuple(k.shape)} and {tuple(v.shape)}')
+    if mask is not None and (mask.dtype is not torch.bool or mask.shape != k.shape[:2]):
+        raise ValueError(f'mask must be boolean, {tuple(k.shape[:2])}, got {mask.dtype}, {tuple(mask.shape)}')
     q,k,v = (split_heads(o, nh) for o in (q, k, v))                                  # (b, nh, n or m, d)
     return join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None]))
 
-# %% ../nbs/00_attention.ipynb #af5a5112
+# %% ../nbs/00_attention.ipynb #ebe16632
 def zero_init(
     m:nn.Module # Any module
 ) -> nn.Module: # The same module, all its parameters zero
@@ -56,25 +74,14 @@ def zero_init(
     for p in m.parameters(): nn.init.zeros_(p)
     return m
 
-def _count(name, v, least=1):
-    "`v` as an `int`, or an error that names the argument"
-    if isinstance(v, bool) or not isinstance(v, numbers.Integral): raise TypeError(f'{name} must be a whole number, got {v!r}')
-    if v < least: raise ValueError(f'{name} must be at least {least}, got {v}')
-    return int(v)
+# %% ../nbs/00_attention.ipynb #a2c9a9fe
+def _map(x, nc):
+    "`x`, if it is a feature map of `nc` channels"
+    if not isinstance(x, Tensor) or x.ndim < 3 or x.shape[1] != nc:
+        raise ValueError(f'x must be (b, {nc}, h, w), got {tuple(x.shape) if isinstance(x, Tensor) else x!r}')
+    return x
 
-def _real(name, v, within='(-inf, inf)'):
-    "`v` as a `float` in an interval written as in mathematics, `[` with the end and `(` without it, or an error that names the argument"
-    if isinstance(v, bool) or not isinstance(v, numbers.Real): raise TypeError(f'{name} must be a number, got {v!r}')
-    a,b = (float(o) for o in within[1:-1].split(','))
-    if not (a < v < b or v == a and within[0] == '[' or v == b and within[-1] == ']'):
-        raise ValueError(f'{name} must be a number in {within}, got {v}')
-    return float(v)
-
-# %% ../nbs/00_attention.ipynb #926b6c07
-def _row(x, nc):
-    "A feature map `(b, nc, h, w)` as a row of pixels `(b, h*w, nc)`"
-    if x.ndim < 3 or x.shape[1] != nc: raise ValueError(f'x must be (b, {nc}, h, w), got {tuple(x.shape)}')
-    return x.flatten(2).transpose(1, 2)
+def _row(x, nc): return _map(x, nc).flatten(2).transpose(1, 2)                  # a feature map as a row of pixels, (b, h*w, nc)
 
 def _unrow(row, x): return row.transpose(1, 2).unflatten(2, x.shape[2:])         # a row of pixels in the shape of `x` again
 
@@ -113,7 +120,7 @@ def group_norm(
     most = min(32, max(1, _count('nc', nc)//4))
     return nn.GroupNorm(max(g for g in range(1, most+1) if nc % g == 0), nc)
 
-# %% ../nbs/00_attention.ipynb #61c5628f
+# %% ../nbs/00_attention.ipynb #8fd86c6e
 class AttentionBlock(nn.Module):
     "`x + attention(norm(x))`: pixels gather from each other, and a fresh block changes nothing"
     def __init__(self,
@@ -130,9 +137,9 @@ class AttentionBlock(nn.Module):
         x:Tensor # Feature map, `(b, channels, h, w)`
     ) -> Tensor: # Same shape as `x`
         "Add what attention found to what was there"
-        return x + self.attn(self.norm(x))
+        return x + self.attn(self.norm(_map(x, self.attn.nc)))
 
-# %% ../nbs/00_attention.ipynb #87d722ed
+# %% ../nbs/00_attention.ipynb #da127c68
 class CrossAttentionBlock(nn.Module):
     "`x + attention(norm(x), context)`: pixels gather from words, or from anything that comes as a row of vectors (Rombach et al. 2022)"
     def __init__(self,
@@ -147,13 +154,12 @@ class CrossAttentionBlock(nn.Module):
         self.norm,self.q = group_norm(channels),nn.Linear(channels, channels)
         self.kv,self.proj = nn.Linear(context_dim, 2*channels),zero_init(nn.Linear(channels, channels))
 
-    def _qkv(self, x, context, mask):
+    def _qkv(self, x, context):
         b = len(x)
+        if not isinstance(context, Tensor): raise TypeError(f'context must be a tensor, ({b}, m, {self.context_dim}), got {context!r}')
         if context.ndim != 3 or len(context) != b or context.shape[2] != self.context_dim:
             raise ValueError(f'context must be ({b}, m, {self.context_dim}), got {tuple(context.shape)}')
-        if mask is not None and (mask.dtype is not torch.bool or mask.shape != context.shape[:2]):
-            raise ValueError(f'mask must be boolean, {tuple(context.shape[:2])}, got {mask.dtype}, {tuple(mask.shape)}')
-        return self.q(_row(self.norm(x), self.channels)), *self.kv(context).chunk(2, -1)
+        return self.q(_row(self.norm(_map(x, self.channels)), self.channels)), *self.kv(context).chunk(2, -1)
 
     def forward(self,
         x:Tensor, # Feature map, `(b, channels, h, w)`
@@ -161,7 +167,7 @@ class CrossAttentionBlock(nn.Module):
         mask:Tensor|None=None # Boolean, `(b, m)`, `True` at real words, of which there must be at least one; `None` if all are
     ) -> Tensor: # Same shape as `x`
         "Add what the pixels found among the words"
-        return x + _unrow(self.proj(attend(*self._qkv(x, context, mask), self.nh, mask)), x)
+        return x + _unrow(self.proj(attend(*self._qkv(x, context), self.nh, mask)), x)
 
     def weights(self,
         x:Tensor, # Feature map, `(b, channels, h, w)`
@@ -169,5 +175,5 @@ class CrossAttentionBlock(nn.Module):
         mask:Tensor|None=None # Boolean, `(b, m)`
     ) -> Tensor: # `(b, num_heads, h*w, m)`: row `i` says which words pixel `i` listens to
         "The attention map of each head, for looking at"
-        q,k = (split_heads(o, self.nh) for o in self._qkv(x, context, mask)[:2])
+        q,k = (split_heads(o, self.nh) for o in self._qkv(x, context)[:2])
         return attention_weights(q, k, None if mask is None else mask[:, None, None])

@@ -12,7 +12,7 @@ from fastai.data.core import DataLoaders
 from .attention import _count, _real
 from .data import COLOURS, SHAPES, SIZES, ImageTensors, _checked, _dls, _draw, read_shapes
 
-# %% ../nbs/10_captions.ipynb #865e942e
+# %% ../nbs/10_captions.ipynb #27e5351f
 PLACES = ['top left', 'top right', 'bottom left', 'bottom right']
 WORDS  = ['', *SIZES, *COLOURS, *SHAPES, 'top', 'bottom', 'left', 'right']     # number 0 fills up short captions
 
@@ -23,6 +23,8 @@ def caption_of(
     place:int|None=None # Number in `PLACES`
 ) -> str: # As in 'small red circle, top left'
     "The sentence that says these facts"
+    for k,v,i in (('size', SIZES, size), ('colour', COLOURS, colour), ('shape', SHAPES, shape), ('place', PLACES, place)):
+        if i is not None and _count(k, i, 0) >= len(v): raise ValueError(f'{k} must lie in 0..{len(v)-1}, got {i}')
     words = [v[i] for v,i in ((SIZES, size), (list(COLOURS), colour), (SHAPES, shape)) if i is not None]
     return ', '.join(o for o in (' '.join(words), '' if place is None else PLACES[place]) if o)
 
@@ -82,14 +84,16 @@ def get_caption_dls(
     bs,sz,lims,device,seed = _checked(bs, sz, lims, device, seed, 16)
     return _dls(*(captioned_shapes(n, sz, 2*seed+i, **kwargs) for i,n in enumerate((n_train, n_valid))), bs, lims, device)
 
-# %% ../nbs/10_captions.ipynb #3b5b6658
+# %% ../nbs/10_captions.ipynb #331b54e9
 def score_captions(
     x:Tensor, # Images, `(n, 3, h, h)`, float in `lims` or uint8
     tokens:Tensor, # Their captions, `(n, m)`
     lims:tuple=(-1.,1.) # Values of black and of white
 ) -> dict: # 'size', 'colour', 'shape' and 'place': bool `(n,)`, right or not mentioned; 'all': everything right
     "Which facts of its caption each drawing has right"
-    if len(x) != len(tokens): raise ValueError(f'tokens must be ({len(x)}, m), one caption an image, got {tuple(tokens.shape)}')
+    if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.ndim != 2 or len(x) != len(tokens):
+        raise ValueError(f'tokens must be whole numbers, ({len(x)}, m), one caption an image, got {tuple(tokens.shape) if isinstance(tokens, Tensor) else tokens!r}')
+    if tokens.min() < 0 or tokens.max() >= len(WORDS): raise ValueError(f'tokens must lie in 0..{len(WORDS)-1}, got {tokens.min()}..{tokens.max()}')
     cls,a = read_shapes(x, lims, attrs=True)
     h = x.shape[2]
     read = dict(size=[SIZES, a['size']], colour=[list(COLOURS), a['colour']], shape=[SHAPES, a['shape']],

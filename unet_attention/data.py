@@ -72,7 +72,7 @@ def _new_ax(w, h, row_titles, title):
     W,H = max(left+w, .09*len(title)), h+top
     return plt.figure(figsize=(W,H), dpi=80, FigureClass=_Grid).add_axes((left/W, 0, w/W, h/H))
 
-# %% ../nbs/05_data.ipynb #0e91eec7
+# %% ../nbs/05_data.ipynb #168f8ec4
 def _batch(x):
     "`x` as images (n, c, h, w), a tensor on the CPU"
     try: x = (torch.stack([torch.as_tensor(o) for o in x]) if isinstance(x, (list,tuple)) else torch.as_tensor(x)).detach().cpu()
@@ -84,7 +84,7 @@ def _batch(x):
 
 def _strs(v):
     "`v` as a list of strings, empty for None"
-    return [str(o) for o in listify(v.tolist() if hasattr(v, 'tolist') else v)]
+    return [str(o).replace('$', r'\$') for o in listify(v.tolist() if hasattr(v, 'tolist') else v)]      # matplotlib reads $ as mathematics
 
 # %% ../nbs/05_data.ipynb #46d1db13
 def show_images(
@@ -135,7 +135,7 @@ def _names(vocab):
     if len({str(o) for o in vocab})<len(vocab): raise ValueError(f'vocab must name each class differently, got {vocab}')
     return vocab
 
-# %% ../nbs/05_data.ipynb #2d9d06ca
+# %% ../nbs/05_data.ipynb #335aca44
 class ImageTensors:
     "A data set in memory: all the images in one uint8 tensor, with their labels and the names of the classes"
     n_inp = 1   # a batch has one input; what follows it is the target
@@ -154,9 +154,10 @@ class ImageTensors:
             y = _whole('y', y, math.inf if vocab is None else len(vocab))
             if vocab is None: vocab = [str(i) for i in range(int(y.max())+1 if len(y) else 0)]
         self.x,self.y,self.vocab,self.attrs = x,y,vocab,{k: torch.as_tensor(v) for k,v in (attrs or {}).items()}
-        self.told,self.words = y if told is None else told,words
+        self.told,self.words = y if told is None else torch.as_tensor(told),words
         for k,v in {'y': y, 'told': self.told, **self.attrs}.items():
             if v is not None and v.shape[:1]!=x.shape[:1]: raise ValueError(f'{k} must have {len(x)} entries, one an image, got {tuple(v.shape)}')
+        if words is not None and told is not None and self.told.numel(): _whole('told', self.told.flatten(), len(words))
 
     c = property(lambda self: len(self.vocab or []), doc="Number of classes")
     def __len__(self): return len(self.x)
@@ -164,7 +165,7 @@ class ImageTensors:
 
     def title(self, told):
         "What one image's label, or words, say"
-        return ' '.join(self.words[i] for i in told.tolist() if i) if self.words else '' if told.ndim else self.vocab[told]
+        return ' '.join(self.words[i] for i in told.tolist() if i) if self.words else '' if told.ndim else self.vocab[told] if self.vocab else str(told.item())
 
     def select(self,
         idxs:list # Which images, in which order
@@ -384,7 +385,30 @@ def get_fashion_dls(
     for o in train,valid: o.x = F.pad(o.x, (p//2,p-p//2)*2)
     return _dls(train, valid, bs, lims, device)
 
-# %% ../nbs/05_data.ipynb #4f202f58
+# %% ../nbs/05_data.ipynb #fdff08c9
+_SPLITS = {'train','validation','valid','val','test'}
+
+def _image_folder(p):
+    "The images under the folder `p`, split and labelled by the names of its subfolders; None if there are none, or tables beside them"
+    import datasets
+    from PIL import Image
+    Image.init()
+    files = [f for f in sorted(p.rglob('*')) if f.is_file() and not any(o[0]=='.' for o in f.relative_to(p).parts)]
+    images = [f for f in files if Image.registered_extensions().get(f.suffix.lower()) in Image.OPEN]
+    if not images or any(f.suffix.lower() in ('.csv','.jsonl','.parquet','.arrow','.py') for f in files): return None
+    parts = [f.relative_to(p).parts[:-1] or ('',) for f in images]
+    tops = {o[0] for o in parts}
+    if tops & _SPLITS and not tops <= _SPLITS:
+        raise ValueError(f'folders must be all splits ({", ".join(sorted(_SPLITS))}) or all classes, got {", ".join(sorted(tops))}')
+    splits = [o[0] if tops <= _SPLITS else 'train' for o in parts]
+    classes = [(o[1:] or ('',))[0] if tops <= _SPLITS else o[0] for o in parts]
+    names = sorted(set(classes))
+    if '' in names and len(names)>1: raise ValueError(f'images must all lie in class folders, or none, got {", ".join(names[1:])} and images beside them in {p}')
+    label = {} if names==[''] else dict(label=datasets.ClassLabel(names=names))
+    rows = lambda s: {'image': [str(f) for f,o in zip(images,splits) if o==s], **({'label': [c for c,o in zip(classes,splits) if o==s]} if label else {})}
+    return datasets.DatasetDict({s: datasets.Dataset.from_dict(rows(s), features=datasets.Features(image=datasets.Image(), **label)) for s in sorted(set(splits))})
+
+# %% ../nbs/05_data.ipynb #a888700e
 def _load(name, **kwargs):
     "A data set from a folder or from the hub"
     import datasets
@@ -394,6 +418,7 @@ def _load(name, **kwargs):
     try:
         if any((p/f).exists() for f in ('dataset_dict.json','state.json')): d = datasets.load_from_disk(str(p), **kwargs)
         elif not p.is_dir(): d = datasets.load_dataset(name, **kwargs)
+        elif not kwargs and (d := _image_folder(p)): pass
         elif glob.has_magic(str(p)):     # `datasets` would read [ ] * ? as a pattern
             d = datasets.load_dataset('imagefolder', data_dir=glob.escape(str(p)), **kwargs)
         else: d = datasets.load_dataset(str(p), **kwargs)
@@ -434,7 +459,7 @@ def _columns(ds, image_key, label_key):
     if image is None: raise ValueError(f'image_key must name a column of images, for none is found among {ds.column_names}')
     return image, None if label_key is False else pick('label_key', label_key, datasets.ClassLabel, ['label','labels'])
 
-# %% ../nbs/05_data.ipynb #c497ce7e
+# %% ../nbs/05_data.ipynb #37c7fc40
 def _decode(ds, key, sz):
     "The images of the column `key` as arrays (sz, sz), if grey, or (sz, sz, 3)"
     import datasets
@@ -446,7 +471,9 @@ def _decode(ds, key, sz):
         try:
             im = ds[i][key]
             if im.mode[0] in 'IF': raise ValueError(f'pixels of mode {im.mode}, not bytes')
-            im = im.convert('L' if im.mode in ('1','L') else 'RGB')
+            grey = im.mode in ('1','L','LA')
+            if im.has_transparency_data: im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im.convert('RGBA'))
+            im = im.convert('L' if grey else 'RGB')
         except Exception as e:
             file = (ds.cast_column(key, datasets.Image(decode=False))[i][key] or {}).get('path')
             raise ValueError(f'image {i} of column {key!r} must be readable, got {file}: {e}') from e

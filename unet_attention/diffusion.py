@@ -5,32 +5,35 @@
 # %% auto #0
 __all__ = ['abar', 'noisify', 'denoisify', 'to_target', 'from_target', 'model_target']
 
-# %% ../nbs/04_diffusion.ipynb #4b483117
+# %% ../nbs/04_diffusion.ipynb #a97c15f2
 import math, torch
 from torch import Tensor
-from .embeddings import _check_t
+from .embeddings import _check_t, _readable
 from .unet import _core
 
-# %% ../nbs/04_diffusion.ipynb #46cc3b6f
+# %% ../nbs/04_diffusion.ipynb #0ef82ab8
 def abar(
     t:Tensor|float # Times in [0, 1], any shape
 ) -> Tensor: # Share of the signal's variance that is left, in [0, 1], same shape
     "Cosine schedule, `cos(pi*t/2)**2` (Nichol & Dhariwal 2021, without their offset)"
-    return torch.cos(torch.as_tensor(t)*math.pi/2)**2
+    t = torch.as_tensor(t)
+    if _readable(t) and not ((t >= 0) & (t <= 1)).all(): raise ValueError(f't must lie in [0, 1], got {t}')
+    return torch.cos(t*math.pi/2)**2
 
-# %% ../nbs/04_diffusion.ipynb #a507664d
+# %% ../nbs/04_diffusion.ipynb #b5adab7c
 def _abar(
     t, # Times, `(b,)`, or one for all, `()`, in [0, 1]
     x # Images, `(b, ...)`
 ):
     "`abar(t)` with the axes of `x`, so that the two can be multiplied"
+    if not x.is_floating_point(): raise TypeError(f'images and noise must be floating point, got {x.dtype}')
     t = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else x.dtype)
     _check_t(t.reshape(-1), 1 if t.ndim == 0 else len(x), 1)
     return abar(t).to(x).reshape(-1, *[1]*(x.ndim-1))
 
 def _same(name, a, of, b):
-    if not isinstance(a, Tensor) or a.shape != b.shape:
-        raise ValueError(f'{name} must have the shape of {of}, {tuple(b.shape)}, got {tuple(a.shape) if isinstance(a, Tensor) else a!r}')
+    if not isinstance(a, Tensor) or a.shape != b.shape or not a.is_floating_point():
+        raise ValueError(f'{name} must be floating point and have the shape of {of}, {tuple(b.shape)}, got {tuple(a.shape) if isinstance(a, Tensor) else a!r}')
 
 def noisify(
     x_0:Tensor, # Clean images, `(b, c, h, w)`
@@ -57,7 +60,7 @@ def denoisify(
     a = _abar(t, x_t)
     return (x_t - (1-a).sqrt()*eps)/a.sqrt()
 
-# %% ../nbs/04_diffusion.ipynb #3b6cd407
+# %% ../nbs/04_diffusion.ipynb #db9c542f
 def _check_target(target):
     if target not in ('eps', 'v'): raise ValueError(f"target must be 'eps' or 'v', got {target!r}")
     return target
@@ -70,8 +73,8 @@ def to_target(
 ) -> Tensor: # What the network should say, same shape
     "The target of training (eps: Ho et al. 2020; v: Salimans & Ho 2022)"
     _same('eps', eps, 'x_0', x_0)
-    if _check_target(target) == 'eps': return eps
     a = _abar(t, x_0)
+    if _check_target(target) == 'eps': return eps
     return a.sqrt()*eps - (1-a).sqrt()*x_0
 
 def from_target(

@@ -11,7 +11,7 @@ import torch
 from torch import nn, Tensor
 from .attention import _count, _real
 
-# %% ../nbs/01_embeddings.ipynb #897725ff
+# %% ../nbs/01_embeddings.ipynb #9be5f08d
 def _readable(x): return x.device.type == 'cpu' and not torch.compiler.is_compiling()    # elsewhere a look at the values would wait
 
 def _check_t(t, b=None, most=None):
@@ -20,8 +20,8 @@ def _check_t(t, b=None, most=None):
     if not t.is_floating_point(): raise TypeError(f't must be floating point, in [0, 1], got {t.dtype}')
     if t.ndim != 1 or b is not None and len(t) != b:
         raise ValueError(f"t must be ({'b' if b is None else b},), one time an image, got {tuple(t.shape)}")
-    if most is not None and _readable(t) and not ((t >= 0) & (t <= most)).all():
-        raise ValueError(f't must lie in [0, {most}], got {t.min().item():.4g}..{t.max().item():.4g}')
+    if _readable(t) and not (t.isfinite() if most is None else (t >= 0) & (t <= most)).all():
+        raise ValueError(f't must {"be finite" if most is None else f"lie in [0, {most}]"}, got {t.min().item():.4g}..{t.max().item():.4g}')
 
 # %% ../nbs/01_embeddings.ipynb #08945d45
 def timestep_embedding(
@@ -93,7 +93,7 @@ class ClassEmbedding(nn.Module):
             c = c.masked_fill(torch.rand(b, device=c.device) < self.p_uncond, self.n_classes)
         return self.table(c)
 
-# %% ../nbs/01_embeddings.ipynb #bf874e85
+# %% ../nbs/01_embeddings.ipynb #7ce069f9
 class ConditionEmbedding(nn.Module):
     "Any module that turns a condition into `(b, dim)`; zero for 'no condition' (classifier-free guidance, Ho & Salimans 2022)"
     n_classes = None
@@ -118,8 +118,10 @@ class ConditionEmbedding(nn.Module):
     ) -> Tensor|float: # `(b, dim)`; 0 without a condition
         "Embed the conditions; when training, forget each with probability `p_uncond`"
         if c is None: return 0.
-        e = self.module(self.check(c, b))
-        if e.shape != (b, self.dim): raise ValueError(f'the module must give ({b}, {self.dim}), got {tuple(e.shape)}')
+        self.check(c, b)
+        e = self.module(c.float() if c.dtype is torch.double else c)
+        if not isinstance(e, Tensor) or e.shape != (b, self.dim):
+            raise ValueError(f'the module must give ({b}, {self.dim}), got {tuple(e.shape) if isinstance(e, Tensor) else e!r}')
         return e*(torch.rand(b, 1, device=e.device) >= self.p_uncond) if self.training and self.p_uncond else e
 
 # %% ../nbs/01_embeddings.ipynb #fb2a1903

@@ -47,7 +47,7 @@ def evaluating(
     finally:
         for m,mode in modes: m.training = mode
 
-# %% ../nbs/07_sampling.ipynb #5e7d8ca7
+# %% ../nbs/07_sampling.ipynb #ef36bc5f
 def _predictor(model, c, guidance):
     "`model` as a function of `x_t` and `t` alone"
     if c is None and guidance != 1: raise ValueError(f'guidance must be 1 if there is no class to follow, got {guidance}')
@@ -59,6 +59,9 @@ def _predictor(model, c, guidance):
 
 def _check_call(model, sz, device, c):
     "`sz`, `device` and `c`, checked; the default device gives way to that of the model"
+    try: device = torch.device(device or 'cpu')
+    except RuntimeError as e: raise ValueError(f'device must be a device of torch, got {device!r}') from None
+    if not callable(model): raise TypeError(f'model must be callable, got {model!r}')
     if not isinstance(sz, (tuple, list, torch.Size)) or len(sz) != 4: raise ValueError(f'sz must be four sizes, (b, c, h, w), got {sz}')
     sz,core = tuple(_count(f'sz[{i}]', o) for i,o in enumerate(sz)),_core(model)
     at = next((p.device for p in core.parameters()), None) if isinstance(core, torch.nn.Module) else None
@@ -67,8 +70,9 @@ def _check_call(model, sz, device, c):
         device = at
     if c is not None:
         if not _takes(core, 3): raise ValueError('c must be None for a model without classes')
-        c = torch.as_tensor(c)
-        if len(c) != sz[0]: raise ValueError(f'c must be ({sz[0]},), one label an image, got {tuple(c.shape)}')
+        try: c = torch.as_tensor(c)
+        except (TypeError, ValueError, RuntimeError): raise TypeError(f'c must be a tensor of labels or tokens, got {c!r}') from None
+        if not c.ndim or len(c) != sz[0]: raise ValueError(f'c must be ({sz[0]},), one label an image, got {tuple(c.shape)}')
         c = (core.classes.check(c) if hasattr(core, 'classes') else c).to(device)
     return sz, device, c
 
@@ -148,7 +152,7 @@ def conditional_ddpm(
     "`ddpm`, told what to draw"
     return ddpm(model, sz, device, n_steps, c=c, **kwargs)
 
-# %% ../nbs/07_sampling.ipynb #ab9d734c
+# %% ../nbs/07_sampling.ipynb #023dc07a
 @patch
 def show_results(self:DiffusionLearner,
     n:int=16, # Images to draw
@@ -162,7 +166,9 @@ def show_results(self:DiffusionLearner,
     "Draw samples and show them"
     cb,core,n = _only(self, FashionDDPM),_core(self.model),_count('n', n if max_n is None else max_n)
     sz = getattr(cb, 'shape', None) if dl is None else None          # of the images it was trained on
-    if sz is None: sz = next(iter(self.dls[ds_idx] if dl is None else dl))[0].shape[1:]
+    first = None if sz else next(iter(self.dls[ds_idx] if dl is None else dl), None)
+    if not sz and first is None: raise ValueError('dl must yield images to take the size from: this learner was not trained, and its loader is empty')
+    sz = sz or first[0].shape[1:]
     if c is None and getattr(core, 'n_classes', None): c = torch.arange(n) % core.n_classes
     x,_ = ddim(self.model, (n, *sz), next(core.parameters()).device, n_steps, c=c, **{'target': cb.target, **kwargs})
     vocab = list(getattr(self.dls, 'vocab', None) or [])

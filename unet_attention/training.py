@@ -85,7 +85,7 @@ class EpsLoss(Metric):
     @property
     def name(self): return 'eps_loss'
 
-# %% ../nbs/06_training.ipynb #0a0ead16
+# %% ../nbs/06_training.ipynb #4ef27dc3
 class EMA(Callback):
     "Validate with, and end with, an average of the weights: `avg = d*avg + (1-d)*weights`, `d = min(decay, (1+n)/(10+n))`"
     avg,swapped = None,False
@@ -98,10 +98,11 @@ class EMA(Callback):
 
     def before_fit(self):
         _only(self.learn, EMA)
-        self.run = not hasattr(self.learn, 'lr_finder')
-        if self.run: self.avg,self.n,self.swapped = [p.clone() for p in self._weights()],0,False
+        finding = hasattr(self.learn, 'lr_finder')
+        self.avg,self.n,self.swapped = None if finding else [p.clone() for p in self._weights()],0,False
 
     def after_step(self):
+        if self.avg is None: return
         torch._foreach_lerp_(self.avg, self._weights(), 1 - min(self.decay, (1+self.n)/(10+self.n)))
         self.n += 1
 
@@ -117,13 +118,24 @@ class EMA(Callback):
         self._swap(True)
         self.avg,self.swapped = None,False
 
-# %% ../nbs/06_training.ipynb #f2f21c9a
+# %% ../nbs/06_training.ipynb #0a9d67e3
 class DiffusionLearner(Learner):
     "A `Learner` whose `show_results` draws samples"
+    def fit(self, *args, **kwargs):
+        "As `Learner.fit`; when it is interrupted, too, the averaged weights end up in the model"
+        try: super().fit(*args, **kwargs)
+        except BaseException:
+            for cb in self.cbs:
+                if isinstance(cb, EMA): cb.after_fit()
+            raise
+
     def load(self, *args, **kwargs):
-        "As `Learner.load`; from then on the model counts as taught this learner's target, which the file does not hold"
+        "As `Learner.load`; the file does not say what its weights predict, so this learner must have been made with a `target`"
+        cb,finding = _only(self, FashionDDPM),hasattr(self, 'lr_finder')
+        if cb._target is None and getattr(_core(self.model), 'target', None) is None and not finding:
+            raise ValueError("target must be given to diffusion_learner before load: the file does not say whether its weights predict 'eps' or 'v'")
         res = super().load(*args, **kwargs)
-        if not hasattr(self, 'lr_finder'): _core(self.model).target = _only(self, FashionDDPM).target
+        if not finding: _core(self.model).target = cb.target
         return res
 
 def diffusion_learner(
@@ -138,6 +150,9 @@ def diffusion_learner(
     **kwargs # Passed to `Learner`
 ) -> DiffusionLearner: # Ready for `fit_one_cycle`, `lr_find`, `show_results`, `to_bf16`, ...
     "A fastai `Learner` that trains `model` to remove noise"
+    if not isinstance(model, nn.Module): raise TypeError(f'model must be an nn.Module, got {type(model).__name__}')
+    if isinstance(dls, nn.Module) or not all(hasattr(dls, o) for o in ('train', 'valid')):
+        raise TypeError(f'dls must be DataLoaders, with train and valid, got {type(dls).__name__}')
     if conditional is None: conditional = any(hasattr(_core(model), o) for o in ('n_classes', 'classes'))
     if conditional and not _takes(model, 3): raise ValueError('conditional must be False for a model called as model(x_t, t), got True')
     cbs = L(cbs).map(lambda o: o() if isinstance(o, type) else o)
@@ -146,7 +161,7 @@ def diffusion_learner(
     if ours(FashionDDPM): cbs = L((ConditionalFashionDDPM if conditional else FashionDDPM)(target)) + cbs
     if ours(EMA) and ema is not None: cbs = L(EMA(ema)) + cbs
     kwargs = {'opt_func': partial(OptimWrapper, opt=torch.optim.AdamW, betas=(.9, .99)), 'metrics': EpsLoss(), **kwargs}
-    return DiffusionLearner(dls, model, loss_func=loss_func, wd=wd, cbs=cbs, **kwargs)
+    return DiffusionLearner(dls, model, loss_func=loss_func, wd=_real('wd', wd, '[0, inf)'), cbs=cbs, **kwargs)
 
 # %% ../nbs/06_training.ipynb #faca0aca
 def train(

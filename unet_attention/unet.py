@@ -95,7 +95,7 @@ def heads_at(
         return max(h for h in range(1, max(1, nfs[i]//d) + 1) if c % h == 0)
     return tuple(heads(i) if sz >> i <= max_res else 0 for i in range(len(nfs)))
 
-# %% ../nbs/03_unet.ipynb #a8d24673
+# %% ../nbs/03_unet.ipynb #215d79c2
 class TAUnet(nn.Module):
     "U-Net with time embeddings and self-attention (Ronneberger et al. 2015, Ho et al. 2020): `model(x_t, t)`"
     target = None   # what training taught it to predict, 'eps' or 'v'; sampling follows it
@@ -105,7 +105,7 @@ class TAUnet(nn.Module):
         n_blocks:tuple=(3,2,2,1,1), # Residual blocks at each level; one more for the middle
         color_channels:int=3, # Channels of the images: 1 for grey, 3 for colour
         t_embed:int|None=None, # Width of the time embedding; four times `nfs[0]` if not given
-        context_dim:int|None=None # Width of a context's vectors, for blocks that listen to one; see `ContextTAUnet`
+        _context_dim:int|None=None # Width of the words' vectors in a `ContextTAUnet`
     ):
         super().__init__()
         nfs,heads,blocks = _plan(nfs, attention_heads, n_blocks)
@@ -115,9 +115,9 @@ class TAUnet(nn.Module):
         ins = nfs[:1] + nfs[:-1]                                          # channels that level i gets from above, and gives back
         self.time = TimestepEmbedding(nfs[0] + nfs[0]%2, te)               # sinusoids come in pairs: an even width
         self.conv_in = nn.Conv2d(color_channels, nfs[0], 3, padding=1)
-        self.downs = nn.ModuleList(TADownblock(te, ins[i], nfs[i], i < L-1, blocks[i], heads[i], context_dim) for i in range(L))
-        self.mid = nn.ModuleList(TAResBlock(te, nfs[-1], nfs[-1], stride=1, nh=heads[L], context_dim=context_dim) for _ in range(blocks[L]))
-        self.ups = nn.ModuleList(TAUpblock(te, nfs[i], ins[i], i < L-1, blocks[i], heads[i], context_dim) for i in reversed(range(L)))
+        self.downs = nn.ModuleList(TADownblock(te, ins[i], nfs[i], i < L-1, blocks[i], heads[i], _context_dim) for i in range(L))
+        self.mid = nn.ModuleList(TAResBlock(te, nfs[-1], nfs[-1], stride=1, nh=heads[L], context_dim=_context_dim) for _ in range(blocks[L]))
+        self.ups = nn.ModuleList(TAUpblock(te, nfs[i], ins[i], i < L-1, blocks[i], heads[i], _context_dim) for i in reversed(range(L)))
         self.out = nn.Sequential(group_norm(nfs[0]), nn.SiLU(), zero_init(nn.Conv2d(nfs[0], color_channels, 3, padding=1)))
         self.to(memory_format=torch.channels_last)
 
@@ -201,7 +201,7 @@ class ContextTAUnet(TAUnet):
         _check_x(x, self.color_channels, self.n_levels-1), _check_t(t, len(x), 1)
         return self._unet(x, self.embed(t), *self.classes(context, len(x)))
 
-# %% ../nbs/03_unet.ipynb #c7ac33d4
+# %% ../nbs/03_unet.ipynb #8d940d97
 def _core(model):
     "The model inside `torch.compile` and data-parallel wrappers"
     while True:
@@ -226,6 +226,10 @@ def save_unet(
     if type(model).__name__ not in _models: raise TypeError(f'model must be one of {", ".join(_models)}, got {type(model).__name__}')
     if isinstance(model.config.get('n_classes'), nn.Module): raise TypeError(
         'model must not hold a module of your own in place of n_classes, which config.json cannot describe: keep its state_dict')
+    if model.target not in (None, 'eps', 'v'): raise ValueError(f"model.target must be 'eps', 'v' or None, got {model.target!r}")
+    sizes = lambda m: {k: tuple(v.shape) for k,v in m.state_dict().items()}
+    with torch.device('meta'): plain = type(model)(**model.config)
+    if sizes(plain) != sizes(model): raise ValueError('model must have the parts its config describes; this one was altered: keep its state_dict')
     extra = {**getattr(model, 'extra', {}), **extra}
     for k,v in extra.items():
         try: json.dumps(v)
@@ -233,17 +237,20 @@ def save_unet(
     config = dict(model=type(model).__name__, target=model.target, config=model.config, extra=extra)
     folder.mkdir(parents=True, exist_ok=True)
     new = {f: folder/f'{f}.new' for f in ('config.json', 'model.safetensors')}
-    new['config.json'].write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
-    save_file({k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}, new['model.safetensors'])
-    for f,tmp in new.items(): os.replace(tmp, folder/f)
+    try:
+        new['config.json'].write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+        save_file({k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}, new['model.safetensors'])
+        for f,tmp in new.items(): os.replace(tmp, folder/f)
+    finally:
+        for tmp in new.values(): tmp.unlink(missing_ok=True)
     return folder
 
-# %% ../nbs/03_unet.ipynb #c5b21aba
+# %% ../nbs/03_unet.ipynb #81642553
 def _read_config(file):
     "The model that a `config.json` describes, with its target and extra facts"
     try: d = json.loads(file.read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f'{file} must be JSON: {e}') from None
-    if not isinstance(d, dict) or d.get('model') not in _models: raise ValueError(
+    if not isinstance(d, dict) or str(d.get('model')) not in _models: raise ValueError(
         f'{file} must describe one of {", ".join(_models)}, got {d.get("model") if isinstance(d, dict) else d!r}')
     if d.get('target') not in (None, 'eps', 'v'): raise ValueError(f"target in {file} must be 'eps', 'v' or null, got {d['target']!r}")
     if not isinstance(d.get('extra', {}), dict): raise ValueError(f'extra in {file} must be an object, got {d["extra"]!r}')

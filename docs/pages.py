@@ -1,0 +1,140 @@
+"What the site knows of the repository, and the pages written from it: the notebooks, the reference, `llms.txt`"
+import re, shutil
+from configparser import ConfigParser
+from pathlib import Path
+from api import Package
+from book import Book, notebooks
+
+class Site:
+    "Addresses (from settings.ini alone), the package, the notebooks"
+    def __init__(self, root):
+        self.root = Path(root)
+        ini = ConfigParser(delimiters=['='], interpolation=None)
+        ini.read(self.root/'settings.ini', encoding='utf-8')
+        self.cfg = ini['DEFAULT']
+        self.lib,self.branch = self.cfg['lib_name'],self.cfg['branch']
+        self.repo = f"https://github.com/{self.cfg['user']}/{self.lib}"
+        self.home = f"https://{self.cfg['user']}.github.io/{self.lib}/"
+        self.pkg = Package(self.root/self.lib)
+        self.books = [Book(f, self.root/'nbs', self.pkg) for f in notebooks(self.root/'nbs')]
+        self.linked,self.outside = [],None
+
+    def blob(self, path, lines=None): return f'{self.repo}/blob/{self.branch}/{path}' + (f'#L{lines[0]}-L{lines[1]}' if lines else '')
+    def colab(self, rel): return f"https://colab.research.google.com/github/{self.cfg['user']}/{self.lib}/blob/{self.branch}/nbs/{rel}"
+    def book(self, doc): return next(b for b in self.books if b.doc == doc)
+
+# ---- reference --------------------------------------------------------------------------------------------------------
+def _raises(n):
+    "The errors as a list, those of bad types after those of bad values"
+    seen,out = set(),[]
+    for e,t in sorted(n.raises, key=lambda o: ('ValueError', 'TypeError').index(o[0]) if o[0] in ('ValueError', 'TypeError') else 9):
+        t = re.sub(r',? (?:got|not) (?:\{[^}]*\}|the file \{[^}]*\}|[….x]+)+$', '', t).strip().replace('`', '')
+        t = re.sub(r'\{([^{}]+)\}', r'‹\1›', t)
+        if t in ('', '…') or (e, t) in seen: continue
+        seen.add((e, t)); out.append((e, t))
+    return out
+
+def entry(site, n):
+    "One entry of the reference, as MyST"
+    fence = ':'*(7 if n.kind == 'class' else 6)
+    out = [f'{fence}{{py:{n.kind}}} {n.name}{n.signature}', f':module: {site.lib}.{n.module}', '', n.doc, '']
+    if n.bases: out += ['Based on ' + ', '.join(f'`{b}`' for b in n.bases) + '.', '']
+    for p,t,d,c in n.params:
+        if not c: continue
+        out.append(f':param {p.replace("*", chr(92)+"*")}: {c}')
+        if t: out.append(f':type {p.replace("*", chr(92)+"*")}: {t}')
+    if n.ret_doc: out.append(f':returns: {n.ret_doc}')
+    rs = _raises(n)
+    for e in dict.fromkeys(e for e,_ in rs):
+        ts = [t for x,t in rs if x == e]
+        out.append(f':raises {e}: ' + '; '.join(re.sub(r'([\\`*_{}\[\]<>$#|])', r'\\\1', t) for t in ts))
+    doc = n.notebook.removesuffix('.ipynb')
+    shown = any(b.doc == doc for b in site.books) and n in site.pkg.names[n.module]
+    where = f'<a class="in-book" href="{doc}.html#def-{n.name}">In the book</a>' if shown else ''
+    src = f'<a href="{site.blob(f"{site.lib}/{n.module}.py", n.lines)}">Source: {n.module}.py, lines {n.lines[0]}–{n.lines[1]}</a>'
+    out += ['', f'<p class="entry-links">{where}{src}</p>', '']
+    for k in n.methods: out += [entry(site, k), '']
+    return '\n'.join(out) + f'\n{fence}\n'
+
+def reference(site):
+    "Every public name on one page, by module"
+    out = ['# Reference', '', f'Every public name of `{site.lib}`, by module. `from {site.lib}.all import *` brings all of them, '
+           f'`from {site.lib}.unet import TAUnet` one, and with it only torch.', '', '```{every-name}', '```', '']
+    for m,ns in site.pkg.names.items():
+        mod = site.pkg.modules[m]
+        b = next((b for b in site.books if b.rel.name == mod.notebook), None)
+        out += ['', f'({m}-module)=', f'## {m}', '', mod.doc + '.' + (f' From [{b.title}]({b.doc}.ipynb).' if b else ''), '']
+        for n in ns: out += [entry(site, n), '']
+    return '\n'.join(out)
+
+# ---- everything -------------------------------------------------------------------------------------------------------
+HOME = {'clothes.png': ('tutorials/02_fashion_classes', r'row_titles=dls\.vocab'), 'beliefs.png': ('tutorials/01_fashion', r'for j in range\(3\)')}
+
+def stage(site, to):
+    "Write all that Sphinx reads to the folder `to`"
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(site.root/'docs', to, ignore=shutil.ignore_patterns('*.py', '__pycache__', '_static'))
+    for b in site.books: b.save(to, None)
+    for f in (site.root/'nbs').rglob('images/*'):
+        dest = to/f.relative_to(site.root/'nbs'); dest.parent.mkdir(parents=True, exist_ok=True); shutil.copy(f, dest)
+    for name,(doc,pattern) in HOME.items(): site.book(doc).image(pattern, to/'images'/name)
+    (to/'reference.md').write_text(reference(site), encoding='utf-8')
+    for name,src in dict(contributing='CONTRIBUTING.md', benchmarks='benchmarks/README.md').items():
+        s = (site.root/src).read_text(encoding='utf-8')
+        s = re.sub(r'\]\((?!https?:|#|mailto:)([^)]+)\)', lambda m: f']({site.blob(m[1])})', s)
+        s = re.sub(r'^(# .+)$', rf'\1\n\n```{{page-source}} {src}\n```', s, count=1, flags=re.M)
+        (to/f'{name}.md').write_text(re.sub(r'<!--.*?-->\n?', '', s, flags=re.S), encoding='utf-8')
+    for f in [*to.glob('howto/*.md'), to/'glossary.md', to/'papers.md']:
+        s = f.read_text(encoding='utf-8')
+        f.write_text(re.sub(r'^(# .+)$', rf'\1\n\n```{{page-source}} docs/{f.relative_to(to).as_posix()}\n```', s, count=1, flags=re.M), encoding='utf-8')
+    s = (to/'index.md').read_text(encoding='utf-8')
+    toc = lambda bs: '\n'.join(f"{int(b.rel.name[:2])} · {b.title.replace('`', '')} <{b.doc}>" if b.rel.name[:2].isdigit() else b.doc for b in bs)
+    s = s.replace('@BOOK@', toc(b for b in site.books if '/' not in b.doc)).replace('@TUTORIALS@', toc(b for b in site.books if '/' in b.doc))
+    (to/'index.md').write_text(s.replace('@REPO@', site.repo).replace('@LIB@', site.lib), encoding='utf-8')
+
+def mend(html):
+    "What Sphinx and the theme write that screen readers stumble over: lists in signatures that are none, headings without a level"
+    def sig(m): return re.sub(r'<(/?)(dl|dd)>', lambda t: '</span>' if t[1] else f'<span class="sig-{dict(dl="list", dd="line")[t[2]]}">', m[0])
+    html = re.sub(r'<dt class="sig .*?</dt>', sig, html, flags=re.S)
+    return html.replace('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">')
+
+def finish(site, work, out):
+    "After Sphinx: the notebooks as they are, their plain-text twins, `llms.txt`"
+    every = []
+    for f in out.rglob('*.html'): f.write_text(mend(f.read_text(encoding='utf-8')), encoding='utf-8')
+    shutil.copytree(work/'images', out/'images', dirs_exist_ok=True)
+    for b in site.books:
+        (out/b.rel).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(b.file, out/b.rel)
+        twin = re.sub(r'\]\((?!https?:|#)([^)\s]+)\.ipynb([^)]*)\)', r'](\1.md\2)', b.twin)
+        (out/b.rel.with_suffix('.md')).write_text(twin, encoding='utf-8')
+        every.append(twin)
+    pages = {f'howto/{f.name}': f for f in sorted((site.root/'docs/howto').glob('*.md'))} | {'glossary.md': None}
+    line = lambda path,title,about: f'- [{title}]({site.home}{path})' + (f': {about}' if about else '')
+    out_pages = []
+    for rel,f in pages.items():
+        if f is None: continue
+        s = f.read_text(encoding='utf-8')
+        dest = out/rel; dest.parent.mkdir(parents=True, exist_ok=True); dest.write_text(s, encoding='utf-8')
+        out_pages.append(line(rel, re.search(r'^# (.+)$', s, re.M)[1], ''))
+    ref = plain_reference(site)
+    (out/'reference.md').write_text(ref, encoding='utf-8')
+    L = [f'# {site.lib}', '', f"> {site.cfg['description']}.", '', f'Install: `pip install {site.lib}`, or from a clone, `pip install -e .`. '
+         f'Source: {site.repo}. Every page below is plain text; `.html` in place of `.md` is the page for people. All of it in one file: {site.home}llms-full.txt', '', '## Book', '']
+    L += [line(b.rel.with_suffix('.md').as_posix(), b.title, b.lead) for b in site.books if '/' not in b.doc] + ['', '## Tutorials', '']
+    L += [line(b.rel.with_suffix('.md').as_posix(), b.title, b.lead) for b in site.books if '/' in b.doc] + ['', '## How to', ''] + out_pages
+    L += ['', '## Reference', '', line('reference.md', 'Every public name', 'signatures, parameters with shapes and units, errors'), '']
+    (out/'llms.txt').write_text('\n'.join(L), encoding='utf-8')
+    (out/'llms-full.txt').write_text('\n\n'.join([*every, ref]), encoding='utf-8')
+    (out/'.nojekyll').touch()
+
+def plain_reference(site):
+    "The reference as plain text"
+    out = ['# Reference', '']
+    for m,ns in site.pkg.names.items():
+        out += [f'## {site.lib}.{m}', '', site.pkg.modules[m].doc, '']
+        for n in (x for o in ns for x in (o, *o.methods)):
+            out += [f"### {n.name}", '', f'```python\n{n.name}{n.signature}\n```', '', n.doc, '']
+            out += [f'- `{p}`: {c}' for p,t,d,c in n.params if c] + ([f'- returns: {n.ret_doc}'] if n.ret_doc else [])
+            out += [f'- raises `{e}`: {t}' for e,t in _raises(n)] + ['']
+    return '\n'.join(out)

@@ -40,7 +40,7 @@ def save_gif(
     first.save(file, save_all=True, append_images=rest, duration=[ms]*len(rest) + [25*ms], loop=0)
     return Path(file)
 
-# %% ../nbs/09_cli.ipynb #4e1d6d2d
+# %% ../nbs/09_cli.ipynb #13e65731
 class StopOnInterrupt(Callback):
     "`with learn.stop_on_interrupt: learn.fit(...)`: Ctrl-C ends the fit after the batch in hand, a second one at once"
     order,stopped = 90,False
@@ -59,11 +59,11 @@ class StopOnInterrupt(Callback):
         if self.stopped: raise CancelFitException()
 
     def __exit__(self, kind, *args):
-        if self._old is None: return
-        signal.signal(signal.SIGINT, signal.SIG_IGN)       # a third one would only do harm
+        if self._old is not None: signal.signal(signal.SIGINT, signal.SIG_IGN)       # a third one would only do harm
         try:
             if kind is KeyboardInterrupt: self.learn('after_fit')
-        finally: signal.signal(signal.SIGINT, self._old)
+        finally:
+            if self._old is not None: signal.signal(signal.SIGINT, self._old)
 
 # %% ../nbs/09_cli.ipynb #49a8240a
 class SaveUnet(Callback):

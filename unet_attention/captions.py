@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PLACES', 'WORDS', 'caption_of', 'tokenize', 'captioned_shapes', 'get_caption_dls', 'score_captions']
 
-# %% ../nbs/10_captions.ipynb #34540462
+# %% ../nbs/10_captions.ipynb #d4104fff
 import torch
 from torch import Tensor
 from fastai.data.core import DataLoaders
 from .attention import _count, _real
-from .data import COLOURS, SHAPES, SIZES, ImageTensors, _checked, _dls, _draw, read_shapes
+from .data import COLOURS, SHAPES, SIZES, ImageTensors, _checked, _dls, _paint, _size, read_shapes
 
 # %% ../nbs/10_captions.ipynb #27e5351f
 PLACES = ['top left', 'top right', 'bottom left', 'bottom right']
@@ -42,7 +42,7 @@ def tokenize(
         res[i, :len(words)] = torch.tensor([WORDS.index(o) for o in words])
     return res
 
-# %% ../nbs/10_captions.ipynb #5ce7de24
+# %% ../nbs/10_captions.ipynb #0a2ecaa8
 def captioned_shapes(
     n:int, # How many images
     sz:int=32, # Side in pixels, at least 16
@@ -58,17 +58,13 @@ def captioned_shapes(
     if not len(pairs): raise ValueError('hold_out must leave a pair, got all of them')
     colour,shape = pairs[torch.randint(len(pairs), (n,), generator=g)].T
     size,place = torch.randint(2, (n,), generator=g),torch.randint(4, (n,), generator=g)
-    r = (3.5 + 3*size + (1 + .5*size)*torch.rand(n, generator=g))*sz/32
+    r = _size(size, torch.rand(n, generator=g), sz)
     room = (sz/2 - 1 - 1.57*r - 1).clamp(min=0)*torch.rand(2, n, generator=g)              # from the middle lines outwards
     row,col = [sz/2 + (2*side - 1)*(1 + o) for side,o in zip((place//2, place%2), room)]
-    x,rgb = torch.empty(n, 3, sz, sz, dtype=torch.uint8),torch.tensor(list(COLOURS.values()))
-    for i,s in enumerate(SHAPES):
-        m = shape == i
-        x[m] = (_draw(s, row[m], col[m], r[m], sz)[:, None]*rgb[colour[m], :, None, None]).round().byte()
     drop = torch.rand(2, n, generator=g) < p_drop
     facts = zip(size.tolist(), colour.tolist(), shape.tolist(), place.tolist(), *drop.tolist())
     told = tokenize([caption_of(None if d else a, b, c, None if e else p) for a,b,c,p,d,e in facts])
-    return ImageTensors(x, None, None, dict(size=size, colour=colour, shape=shape, place=place), told, WORDS)
+    return ImageTensors(_paint(shape, colour, row, col, r, sz), None, None, dict(size=size, colour=colour, shape=shape, place=place), told, WORDS)
 
 def get_caption_dls(
     bs:int=64, # Images in a batch

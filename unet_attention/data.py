@@ -192,7 +192,17 @@ def _draw(shape, row, col, r, sz):
     else: d = torch.maximum(dy, dx*.75**.5-dy/2)-r*(math.pi/27**.5)**.5   # distance from the centre to a side
     return (.5-d).clamp(0,1)
 
-# %% ../nbs/05_data.ipynb #56c4e9fa
+# %% ../nbs/05_data.ipynb #0062a6a5
+def _paint(shape, colour, row, col, r, sz):
+    "The pictures, uint8 (n, 3, sz, sz), of shapes given by tensors (n,): numbers in `SHAPES` and `COLOURS`, centre and radius in pixels"
+    x,rgb = torch.empty(len(shape), 3, sz, sz, dtype=torch.uint8), torch.tensor(list(COLOURS.values()))
+    for i,s in enumerate(SHAPES):
+        m = shape==i
+        x[m] = (_draw(s, row[m], col[m], r[m], sz)[:,None] * rgb[colour[m],:,None,None]).round().byte()
+    return x
+
+def _size(size, u, sz): return (3.5 + 3*size + (1+.5*size)*u)*sz/32   # radius: small 3.5 to 4.5, large 6.5 to 8; `u` in [0, 1) chooses
+
 def shapes(
     n:int, # How many images
     sz:int=32, # Side in pixels, at least 16
@@ -204,14 +214,10 @@ def shapes(
     y = torch.randperm(n, generator=g)%len(SHAPE_CLASSES)
     shape,colour = y//len(COLOURS), y%len(COLOURS)
     size = torch.randint(2, (n,), generator=g)
-    r = (3.5 + 3*size + (1+.5*size)*torch.rand(n, generator=g))*sz/32   # small 3.5 to 4.5, large 6.5 to 8
+    r = _size(size, torch.rand(n, generator=g), sz)
     edge = 1.57*r + 1                                                   # the triangle's tip is 1.56 r from its centre
     row,col = edge + (sz-2*edge)*torch.rand(2, n, generator=g)
-    x,rgb = torch.empty(n, 3, sz, sz, dtype=torch.uint8), torch.tensor(list(COLOURS.values()))
-    for i,s in enumerate(SHAPES):
-        m = shape==i
-        x[m] = (_draw(s, row[m], col[m], r[m], sz)[:,None] * rgb[colour[m],:,None,None]).round().byte()
-    return ImageTensors(x, y, SHAPE_CLASSES, dict(shape=shape, colour=colour, size=size, row=row, col=col, r=r))
+    return ImageTensors(_paint(shape, colour, row, col, r, sz), y, SHAPE_CLASSES, dict(shape=shape, colour=colour, size=size, row=row, col=col, r=r))
 
 # %% ../nbs/05_data.ipynb #96d03790
 def read_shapes(

@@ -1,5 +1,5 @@
 "What the notebooks cannot test: the package as it is installed, and the names and signatures others rely on"
-import inspect, subprocess, sys, shutil
+import inspect, json, subprocess, sys, shutil
 from configparser import ConfigParser
 from importlib import import_module
 from importlib.metadata import distributions, version
@@ -32,6 +32,13 @@ def test_public_names(name):
     for o in mod.__all__:
         assert getattr(every, o, None) is getattr(mod, o), f'{name}.{o} is not in {lib}.all'
         if inspect.isclass(f := getattr(mod, o)) or inspect.isroutine(f): assert f.__doc__, f'{name}.{o} has no docstring'
+
+def test_colab():
+    "Each notebook begins with a cell that installs the package in Colab, from the repository of settings.ini"
+    want = f"    %pip install -q git+https://github.com/{cfg['user']}/{lib}\n"
+    for f in (root/'nbs').rglob('[!._]*.ipynb'):
+        first = next(c for c in json.loads(f.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code')
+        assert "if 'google.colab' in sys.modules:" in ''.join(first['source']) and want in ''.join(first['source']) + '\n', f
 
 def test_version(): assert version(lib) == cfg['version'], 'settings.ini has changed: run pip install -e . again'
 

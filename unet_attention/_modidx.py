@@ -269,6 +269,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'unet_attention.training.FashionDDPM': ('training.html#fashionddpm', 'unet_attention/training.py'),
                                          'unet_attention.training.FashionDDPM.__init__': ( 'training.html#fashionddpm.__init__',
                                                                                            'unet_attention/training.py'),
+                                         'unet_attention.training.FashionDDPM.after_pred': ( 'training.html#fashionddpm.after_pred',
+                                                                                             'unet_attention/training.py'),
                                          'unet_attention.training.FashionDDPM.after_step': ( 'training.html#fashionddpm.after_step',
                                                                                              'unet_attention/training.py'),
                                          'unet_attention.training.FashionDDPM.before_batch': ( 'training.html#fashionddpm.before_batch',

@@ -10,7 +10,7 @@ import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from .attention import AttentionBlock, CrossAttentionBlock, group_norm, zero_init, _count
 
-# %% ../nbs/02_blocks.ipynb #b2c82be8
+# %% ../nbs/02_blocks.ipynb #1baa1ac8
 class ResidualBlock(nn.Module):
     "Norm, SiLU, convolution, twice, added to the input; time scales and shifts the second norm (Dhariwal & Nichol 2021)"
     _parts = 2                                                       # numbers a channel that the block takes from the time
@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self,
         x:Tensor, # Feature map, `(b, in_channels, h, w)`
-        emb:Tensor|None=None # Time embedding, `(b, time_emb_dim)`; needed exactly if the block was made for one
+        emb:Tensor|None=None # Time embedding, `(b, time_emb_dim)`; given if and only if the block was made for one
     ) -> Tensor: # `(b, out_channels, h/stride, w/stride)`, sides rounded up
         "Add to `x` what the two convolutions find"
         if x.ndim != 4 or x.shape[1] != self.in_channels:

@@ -135,7 +135,7 @@ def _names(vocab):
     if len({str(o) for o in vocab})<len(vocab): raise ValueError(f'vocab must name each class differently, got {vocab}')
     return vocab
 
-# %% ../nbs/05_data.ipynb #335aca44
+# %% ../nbs/05_data.ipynb #23b83052
 class ImageTensors:
     "A data set in memory: all the images in one uint8 tensor, with their labels and the names of the classes"
     n_inp = 1   # a batch has one input; what follows it is the target
@@ -145,7 +145,7 @@ class ImageTensors:
         vocab:list|None=None, # Names of the classes; their numbers if not given
         attrs:dict|None=None, # Further facts about each image, tensors `(n, ...)` by name
         told:Tensor|None=None, # What a model is told about each image, `(n, ...)`; the label if not given
-        words:list|None=None # If it is told words by their numbers: what they are, the first for filling up
+        words:list|None=None # If `told` holds words as numbers: the words, the first of them the padding
     ):
         if _tensor(x, 'uint8').ndim!=4 or x.shape[1] not in (1,3):
             raise ValueError(f'x must be (n, c, h, w) with c = 1 or 3, got {tuple(x.shape)}')
@@ -192,7 +192,7 @@ def _draw(shape, row, col, r, sz):
     else: d = torch.maximum(dy, dx*.75**.5-dy/2)-r*(math.pi/27**.5)**.5   # distance from the centre to a side
     return (.5-d).clamp(0,1)
 
-# %% ../nbs/05_data.ipynb #0062a6a5
+# %% ../nbs/05_data.ipynb #851e37f7
 def _paint(shape, colour, row, col, r, sz):
     "The pictures, uint8 (n, 3, sz, sz), of shapes given by tensors (n,): numbers in `SHAPES` and `COLOURS`, centre and radius in pixels"
     x,rgb = torch.empty(len(shape), 3, sz, sz, dtype=torch.uint8), torch.tensor(list(COLOURS.values()))
@@ -201,7 +201,7 @@ def _paint(shape, colour, row, col, r, sz):
         x[m] = (_draw(s, row[m], col[m], r[m], sz)[:,None] * rgb[colour[m],:,None,None]).round().byte()
     return x
 
-def _size(size, u, sz): return (3.5 + 3*size + (1+.5*size)*u)*sz/32   # radius: small 3.5 to 4.5, large 6.5 to 8; `u` in [0, 1) chooses
+def _size(size, u, sz): return (3.5 + 3*size + (1+.5*size)*u)*sz/32   # radius at 32x32: small 3.5 to 4.5, large 6.5 to 8; `u` in [0, 1) chooses
 
 def shapes(
     n:int, # How many images

@@ -11,11 +11,11 @@ import torch
 from torch import nn, Tensor
 from .attention import _count, _real
 
-# %% ../nbs/01_embeddings.ipynb #9be5f08d
-def _readable(x): return x.device.type == 'cpu' and not torch.compiler.is_compiling()    # elsewhere a look at the values would wait
+# %% ../nbs/01_embeddings.ipynb #d4fd3272
+def _readable(x): return x.device.type == 'cpu' and not torch.compiler.is_compiling()    # on a GPU, Python would wait for the values
 
 def _check_t(t, b=None, most=None):
-    "Raise an error that says what is wrong with the times `t`"
+    "Raise an error that says what is wrong with the times `t`: there should be `b`, none above `most`"
     if not isinstance(t, Tensor): raise TypeError(f't must be a tensor of times, got {type(t).__name__}')
     if not t.is_floating_point(): raise TypeError(f't must be floating point, in [0, 1], got {t.dtype}')
     if t.ndim != 1 or b is not None and len(t) != b:
@@ -23,12 +23,12 @@ def _check_t(t, b=None, most=None):
     if _readable(t) and not (t.isfinite() if most is None else (t >= 0) & (t <= most)).all():
         raise ValueError(f't must {"be finite" if most is None else f"lie in [0, {most}]"}, got {t.min().item():.4g}..{t.max().item():.4g}')
 
-# %% ../nbs/01_embeddings.ipynb #08945d45
+# %% ../nbs/01_embeddings.ipynb #64a4a30d
 def timestep_embedding(
     t:Tensor, # Times, `(b,)`, floating point in [0, 1]
     dim:int, # Width of the embedding, even
     scale:float=1000., # Time is multiplied by this first; use 1 for time counted in steps
-    max_period:float=10000. # Period of the slowest pair, relative to that of the fastest
+    max_period:float=10000. # The speeds fall from 1 towards `1/max_period`, which they just miss
 ) -> Tensor: # `(b, dim)`, float32 in [-1, 1]: `dim/2` sines, then `dim/2` cosines
     "Sinusoidal embedding of time (Vaswani et al. 2017, section 3.5)"
     if _count('dim', dim, 2) % 2: raise ValueError(f'dim must be even, got {dim}')

@@ -6,13 +6,16 @@
 __all__ = ['spread_times', 'FashionDDPM', 'ConditionalFashionDDPM', 'EpsLoss', 'EMA', 'DiffusionLearner', 'diffusion_learner',
            'train', 'conditional_train']
 
-# %% ../nbs/06_training.ipynb #bf8a3a9c
+# %% ../nbs/06_training.ipynb #9fa23508
 import torch, torch.nn.functional as F
+from collections.abc import Callable
 from functools import partial
 from torch import Tensor, nn
 from fastai.basics import Callback, DataLoaders, L, Learner, Metric, OptimWrapper
 from fastai.callback.schedule import *
 from fastai.callback.progress import *
+from fastai.callback.fp16 import *      # these two add methods to Learner: to_bf16,
+from fastai.callback.hook import *      # and summary
 from .attention import _count, _real
 from .unet import _core, _takes
 from .diffusion import _check_target, abar, model_target, noisify, to_target
@@ -26,7 +29,7 @@ def spread_times(
     "Times for a batch: one drawn at random, the others in steps of `1/n` from it, round the circle (Kingma et al. 2021)"
     return (torch.rand(1, generator=generator, device=device) + torch.arange(_count('n', n), device=device)/n) % 1
 
-# %% ../nbs/06_training.ipynb #b49fbf72
+# %% ../nbs/06_training.ipynb #7b11a223
 def _only(learn, cls):
     "The callback of the class `cls`, of which `learn` must have exactly one"
     cbs = [cb for cb in learn.cbs if isinstance(cb, cls)]
@@ -38,8 +41,11 @@ class FashionDDPM(Callback):
     order = -1
     def __init__(self,
         target:str|None=None, # 'eps' or 'v'; the model's own, or 'eps', if not given
-        seed:int=42 # Of the times and the noise in validation
-    ): self._target,self.seed = None if target is None else _check_target(target),_count('seed', seed, 0)
+        seed:int=42, # Of the times and the noise in validation
+        weight:Callable|None=None # Factor on an image's squared error in training: a function of `abar(t)`, `(b,)`; 1 if not given
+    ):
+        self._target,self.seed,self.weight = None if target is None else _check_target(target),_count('seed', seed, 0),weight
+        if not (weight is None or callable(weight)): raise TypeError(f'weight must be a function of abar, got {weight!r}')
 
     @property
     def target(self): return model_target(self.learn.model, self._target)
@@ -56,6 +62,11 @@ class FashionDDPM(Callback):
         else: x_t,t,eps = noisify(x_0, generator=self.generator)
         self.learn.xb = (x_t, t, *self.condition())
         self.learn.yb,self.shape = (to_target(x_0, eps, t, self.target),),tuple(x_0.shape[1:])
+
+    def after_pred(self):
+        if not self.training or self.weight is None: return
+        w = self.weight(abar(self.xb[1])).sqrt()[:, None, None, None]          # squared again by the loss
+        self.learn.pred,self.learn.yb = self.pred*w,tuple(y*w for y in self.yb)
 
     def condition(self): return ()
 
@@ -118,7 +129,7 @@ class EMA(Callback):
         self._swap(True)
         self.avg,self.swapped = None,False
 
-# %% ../nbs/06_training.ipynb #0a9d67e3
+# %% ../nbs/06_training.ipynb #480b62b6
 class DiffusionLearner(Learner):
     "A `Learner` whose `show_results` draws samples"
     def fit(self, *args, **kwargs):
@@ -142,6 +153,7 @@ def diffusion_learner(
     dls:DataLoaders, # Yields images `(b, c, h, w)` in [-1, 1], and labels `(b,)` for a conditional model
     model:nn.Module, # Called as `model(x_t, t)`, or `model(x_t, t, c)` if conditional
     target:str|None=None, # 'eps' or 'v'; the model's own, or 'eps', if not given
+    weight:Callable|None=None, # Factor on an image's squared error in training: a function of `abar(t)`, `(b,)`; 1 if not given
     conditional:bool|None=None, # Give the model the labels? By default, if it has `n_classes` or `classes`
     loss_func=F.mse_loss, # Compares prediction and target
     ema:float|None=.995, # Decay of the averaged weights; `None` for none
@@ -157,8 +169,9 @@ def diffusion_learner(
     if conditional and not _takes(model, 3): raise ValueError('conditional must be False for a model called as model(x_t, t), got True')
     cbs = L(cbs).map(lambda o: o() if isinstance(o, type) else o)
     ours = lambda cls: not any(isinstance(o, cls) for o in cbs)
-    if not ours(FashionDDPM) and target is not None: raise ValueError(f'target must be None beside a FashionDDPM in cbs, got {target!r}')
-    if ours(FashionDDPM): cbs = L((ConditionalFashionDDPM if conditional else FashionDDPM)(target)) + cbs
+    for k,v in dict(target=target, weight=weight).items():
+        if not ours(FashionDDPM) and v is not None: raise ValueError(f'{k} must be None beside a FashionDDPM in cbs, got {v!r}')
+    if ours(FashionDDPM): cbs = L((ConditionalFashionDDPM if conditional else FashionDDPM)(target, weight=weight)) + cbs
     if ours(EMA) and ema is not None: cbs = L(EMA(ema)) + cbs
     kwargs = {'opt_func': partial(OptimWrapper, opt=torch.optim.AdamW, betas=(.9, .99)), 'metrics': EpsLoss(), **kwargs}
     return DiffusionLearner(dls, model, loss_func=loss_func, wd=_real('wd', wd, '[0, inf)'), cbs=cbs, **kwargs)

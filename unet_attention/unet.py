@@ -13,7 +13,7 @@ from .attention import AttentionBlock, group_norm, zero_init, _count, _real
 from .embeddings import ClassEmbedding, ConditionEmbedding, TimestepEmbedding, TokenEmbedding, _check_t
 from .blocks import ResBlock, TADownblock, TAResBlock, TAUpblock
 
-# %% ../nbs/03_unet.ipynb #75b2f960
+# %% ../nbs/03_unet.ipynb #d588b278
 def _counts(name, v, least=1):
     if not isinstance(v, (list, tuple)): raise TypeError(f'{name} must be a list or tuple of whole numbers, got {v!r}')
     return [_count(f'{name}[{i}]', o, least) for i,o in enumerate(v)]
@@ -21,7 +21,7 @@ def _counts(name, v, least=1):
 def _check_x(x, color_channels, n_halvings):
     "Raise an error that says what is wrong with the images `x`"
     if not isinstance(x, Tensor): raise TypeError(f'x must be a tensor of images, got {type(x).__name__}')
-    if not x.is_floating_point(): raise TypeError(f'x must be floating point, in [-1, 1] and noise, got {x.dtype}')
+    if not x.is_floating_point(): raise TypeError(f'x must be floating point, images in [-1, 1] plus noise, got {x.dtype}')
     n = 2**n_halvings                                               # what both sides must be divisible by
     if x.ndim != 4 or x.shape[1] != color_channels: raise ValueError(f'x must be (b, {color_channels}, h, w), got {tuple(x.shape)}')
     if x.shape[2] % n or x.shape[3] % n or 0 in x.shape[2:]: raise ValueError(
@@ -95,10 +95,10 @@ def heads_at(
         return max(h for h in range(1, max(1, nfs[i]//d) + 1) if c % h == 0)
     return tuple(heads(i) if sz >> i <= max_res else 0 for i in range(len(nfs)))
 
-# %% ../nbs/03_unet.ipynb #215d79c2
+# %% ../nbs/03_unet.ipynb #4ecb907f
 class TAUnet(nn.Module):
     "U-Net with time embeddings and self-attention (Ronneberger et al. 2015, Ho et al. 2020): `model(x_t, t)`"
-    target = None   # what training taught it to predict, 'eps' or 'v'; sampling follows it
+    target = None   # what training taught it to predict, 'eps' or 'v' (notebook 04 explains both); sampling follows it
     def __init__(self,
         nfs:tuple=(224,448,672,896), # Channels of each level, from full size down
         attention_heads:tuple=(0,8,8,8), # Heads at each level, 0 for no attention; one more for the middle

@@ -103,7 +103,7 @@ def full_run(kind, conditions, cfg, out, data, bs, epochs, n_train, n_valid, n_s
     fit(net, dls, lr=lr, n_epochs=epochs, extra_cbs=cbs, target=cond['target'], ema=cond['ema'])
     sync(device)
     seconds,n = time.perf_counter() - start,8 if kind == 'unconditional' else 9
-    save_unet(model, out/'model', lims=list(cond['lims']), classes=list(dls.train.dataset.vocab), size=32)
+    save_unet(model, out/'model', lims=list(cond['lims']), classes=None if kind == 'unconditional' else list(dls.train.dataset.vocab), sz=32)
     plot_losses(watch, cond['target'], f'{kind} (conditions: {conditions}), {epochs} epochs of {len(dls.train)} steps', out/'losses.png')
     x,steps_s = draw(net, kind, n, sample_steps, device, precision)
     titles = None if kind == 'unconditional' else [dls.train.dataset.vocab[i] for i in range(n)]

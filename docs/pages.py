@@ -119,8 +119,8 @@ def finish(site, work, out):
         out_pages.append(line(rel, re.search(r'^# (.+)$', s, re.M)[1], ''))
     ref = plain_reference(site)
     (out/'reference.md').write_text(ref, encoding='utf-8')
-    L = [f'# {site.lib}', '', f"> {site.cfg['description']}.", '', f'Install: `pip install {site.lib}`, or from a clone, `pip install -e .`. '
-         f'Source: {site.repo}. Every page below is plain text; `.html` in place of `.md` is the page for people. All of it in one file: {site.home}llms-full.txt', '', '## Book', '']
+    L = [f'# {site.lib}', '', f"> {site.cfg['description']}.", '', 'Install: `pip install -e .` in a clone. '
+         f'Source: {site.repo}. Every page below is plain text; `.html` in place of `.md` is the page for people. Book, tutorials and reference in one file: {site.home}llms-full.txt', '', '## Book', '']
     L += [line(b.rel.with_suffix('.md').as_posix(), b.title, b.lead) for b in site.books if '/' not in b.doc] + ['', '## Tutorials', '']
     L += [line(b.rel.with_suffix('.md').as_posix(), b.title, b.lead) for b in site.books if '/' in b.doc] + ['', '## How to', ''] + out_pages
     L += ['', '## Reference', '', line('reference.md', 'Every public name', 'signatures, parameters with shapes and units, errors'), '']

@@ -65,6 +65,11 @@ def test_wheel(tmp_path):
 signatures = dict(
     MultiheadSelfAttention1D = lambda nc, nh: 0,
     TimestepEmbedding        = lambda dim: 0,
+    ResidualBlock            = lambda in_channels, out_channels, time_emb_dim=None: 0,
+    ResBlock                 = lambda in_ch, out_ch, time_emb_dim: 0,
+    AttentionBlock           = lambda channels, num_heads=8: 0,
+    CrossAttentionBlock      = lambda channels, context_dim, num_heads=8: 0,
+    UNet                     = lambda: 0,
     TAResBlock               = lambda t_embed, c_in, c_out, ks=3, stride=2, nh=None: 0,
     TADownblock              = lambda t_embed, c_in, c_out, downsample=True, n_layers=1, nh=None: 0,
     TAUpblock                = lambda t_embed, c_in, c_out, upsample=True, n_layers=1, nh=None: 0,

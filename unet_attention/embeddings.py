@@ -93,7 +93,7 @@ class ClassEmbedding(nn.Module):
             c = c.masked_fill(torch.rand(b, device=c.device) < self.p_uncond, self.n_classes)
         return self.table(c)
 
-# %% ../nbs/01_embeddings.ipynb #7ce069f9
+# %% ../nbs/01_embeddings.ipynb #d24aa333
 class ConditionEmbedding(nn.Module):
     "Any module that turns a condition into `(b, dim)`; zero for 'no condition' (classifier-free guidance, Ho & Salimans 2022)"
     n_classes = None
@@ -107,7 +107,7 @@ class ConditionEmbedding(nn.Module):
         self.module,self.dim,self.p_uncond = module,_count('dim', dim),_real('p_uncond', p_uncond, '[0, 1)')
 
     def check(self, c, b=None, values=True):
-        "Raise an error if `c` is not one condition an image"
+        "Raise an error if `c` is not one condition an image, `(b, ...)`"
         if not isinstance(c, Tensor) or c.ndim < 1 or b is not None and len(c) != b:
             raise ValueError(f"c must be a tensor, ({'b' if b is None else b}, ...), got {tuple(c.shape) if isinstance(c, Tensor) else c!r}")
         return c

@@ -27,7 +27,7 @@ def _check_x(x, color_channels, n_halvings):
     if x.shape[2] % n or x.shape[3] % n or 0 in x.shape[2:]: raise ValueError(
         f'x must have sides divisible by {n}, since they are halved {n_halvings} times, got {x.shape[2]}x{x.shape[3]}')
 
-# %% ../nbs/03_unet.ipynb #96dfca9b
+# %% ../nbs/03_unet.ipynb #f74dc7d4
 class UNet(nn.Module):
     "The simple U-Net: one `ResBlock` a level and direction, attention in the middle (Ronneberger et al. 2015, Ho et al. 2020)"
     target = None
@@ -52,7 +52,7 @@ class UNet(nn.Module):
         x:Tensor, # Noisy images, `(b, color_channels, h, w)`, `h` and `w` divisible by `2**levels`
         t:Tensor # Times, `(b,)`, floating point in [0, 1]
     ) -> Tensor: # The prediction, shape and type of `x`
-        "Predict the noise in `x`"
+        "Predict the noise in `x` (or whatever the target was)"
         _check_x(x, self.color_channels, self.n_levels), _check_t(t, len(x), 1)
         emb,h,skips = self.time(t),self.conv_in(x.to(self.conv_in.weight.dtype)),[]
         for block in self.enc:
@@ -95,7 +95,7 @@ def heads_at(
         return max(h for h in range(1, max(1, nfs[i]//d) + 1) if c % h == 0)
     return tuple(heads(i) if sz >> i <= max_res else 0 for i in range(len(nfs)))
 
-# %% ../nbs/03_unet.ipynb #4ecb907f
+# %% ../nbs/03_unet.ipynb #76b70f38
 class TAUnet(nn.Module):
     "U-Net with time embeddings and self-attention (Ronneberger et al. 2015, Ho et al. 2020): `model(x_t, t)`"
     target = None   # what training taught it to predict, 'eps' or 'v' (notebook 04 explains both); sampling follows it
@@ -121,7 +121,9 @@ class TAUnet(nn.Module):
         self.out = nn.Sequential(group_norm(nfs[0]), nn.SiLU(), zero_init(nn.Conv2d(nfs[0], color_channels, 3, padding=1)))
         self.to(memory_format=torch.channels_last)
 
-    def embed(self, t): return self.time(t)                               # (b, t_embed)
+    def embed(self, t):
+        "Times `(b,)` to `(b, t_embed)`"
+        return self.time(t)
 
     def forward(self,
         x:Tensor, # Noisy images, `(b, color_channels, h, w)`, `h` and `w` divisible by `2**(levels-1)`
@@ -140,7 +142,7 @@ class TAUnet(nn.Module):
         for up,s in zip(self.ups, reversed(skips)): h = up(h, s, emb, *context)
         return self.out(h).to(x.dtype).contiguous()
 
-# %% ../nbs/03_unet.ipynb #588e813c
+# %% ../nbs/03_unet.ipynb #48dd0910
 class ConditionalTAUnet(TAUnet):
     "`TAUnet` that is told a class: `model(x_t, t, c)`; without `c` it draws whatever it likes"
     def __init__(self,
@@ -159,20 +161,24 @@ class ConditionalTAUnet(TAUnet):
         self.config = dict(n_classes=n_classes, **self.config, p_uncond=p_uncond)
 
     @property
-    def n_classes(self): return self.classes.n_classes
+    def n_classes(self):
+        "Number of classes"
+        return self.classes.n_classes
 
-    def embed(self, t, c=None): return self.time(t) + self.classes(c, len(t))     # (b, t_embed)
+    def embed(self, t, c=None):
+        "Times and labels, each `(b,)`, to `(b, t_embed)`: their embeddings added"
+        return self.time(t) + self.classes(c, len(t))
 
     def forward(self,
         x:Tensor, # Noisy images, `(b, color_channels, h, w)`, `h` and `w` divisible by `2**(levels-1)`
         t:Tensor, # Times, `(b,)`, floating point in [0, 1]
         c:Tensor|None=None # Labels, `(b,)`, integers in 0..n_classes-1, or whatever the module takes; `None` for no class
     ) -> Tensor: # The prediction, shape and type of `x`
-        "Predict the noise in `x`, given what it should become"
+        "Predict the noise in `x` (or whatever the target was), given what it should become"
         _check_x(x, self.color_channels, self.n_levels-1), _check_t(t, len(x), 1)
         return self._unet(x, self.embed(t, c))
 
-# %% ../nbs/03_unet.ipynb #82b69c83
+# %% ../nbs/03_unet.ipynb #62c88970
 class ContextTAUnet(TAUnet):
     "`TAUnet` that listens to a caption: `model(x_t, t, context=tokens)`; self- and cross-attention at the levels with heads (Rombach et al. 2022)"
     def __init__(self,
@@ -197,7 +203,7 @@ class ContextTAUnet(TAUnet):
         t:Tensor, # Times, `(b,)`, floating point in [0, 1]
         context:Tensor|None=None # Tokens, `(b, m)`, integers in 0..n_tokens-1, filled up with 0; `None` for no caption
     ) -> Tensor: # The prediction, shape and type of `x`
-        "Predict the noise in `x`, given a description of what it should become"
+        "Predict the noise in `x` (or whatever the target was), given a description of what it should become"
         _check_x(x, self.color_channels, self.n_levels-1), _check_t(t, len(x), 1)
         return self._unet(x, self.embed(t), *self.classes(context, len(x)))
 

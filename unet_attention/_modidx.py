@@ -35,6 +35,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'unet_attention/attention.py'),
                                           'unet_attention.attention.MultiheadSelfAttention1D.weights': ( 'attention.html#multiheadselfattention1d.weights',
                                                                                                          'unet_attention/attention.py'),
+                                          'unet_attention.attention._check_mask': ( 'attention.html#_check_mask',
+                                                                                    'unet_attention/attention.py'),
                                           'unet_attention.attention._count': ('attention.html#_count', 'unet_attention/attention.py'),
                                           'unet_attention.attention._map': ('attention.html#_map', 'unet_attention/attention.py'),
                                           'unet_attention.attention._real': ('attention.html#_real', 'unet_attention/attention.py'),

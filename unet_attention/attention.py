@@ -37,7 +37,7 @@ def _real(name, v, within='(-inf, inf)'):
         raise ValueError(f'{name} must be a number in {within}, got {v}')
     return float(v)
 
-# %% ../nbs/00_attention.ipynb #6deea378
+# %% ../nbs/00_attention.ipynb #97cbce6d
 def split_heads(
     x:Tensor, # Pixels or tokens, `(b, n, nh*d)`
     nh:int # Number of heads
@@ -52,6 +52,12 @@ def join_heads(
     "Lay the heads side by side again: undoes `split_heads`"
     return x.transpose(1, 2).flatten(2)
 
+def _check_mask(mask, shape):
+    "Raise an error if `mask` is not boolean, of the shape `shape`"
+    if mask is None: return
+    if not isinstance(mask, Tensor): raise TypeError(f'mask must be a boolean tensor, {tuple(shape)}, got {type(mask).__name__}')
+    if mask.dtype is not torch.bool or mask.shape != shape: raise ValueError(f'mask must be boolean, {tuple(shape)}, got {mask.dtype}, {tuple(mask.shape)}')
+
 def attend(
     q:Tensor, # Queries, `(b, n, nh*d)`
     k:Tensor, # Keys, `(b, m, nh*d)`
@@ -61,8 +67,9 @@ def attend(
 ) -> Tensor: # What each query gathered, `(b, n, nh*d)`
     "Attention of several heads, by the fused kernel"
     if k.shape != v.shape: raise ValueError(f'k and v must have one shape, got {tuple(k.shape)} and {tuple(v.shape)}')
-    if mask is not None and (mask.dtype is not torch.bool or mask.shape != k.shape[:2]):
-        raise ValueError(f'mask must be boolean, {tuple(k.shape[:2])}, got {mask.dtype}, {tuple(mask.shape)}')
+    if q.ndim != 3 or q.shape[::2] != k.shape[::2] or not k.shape[1]:
+        raise ValueError(f'q and k must be (b, n, c) and (b, m, c) with m at least 1, got {tuple(q.shape)} and {tuple(k.shape)}')
+    _check_mask(mask, k.shape[:2])
     q,k,v = (split_heads(o, nh) for o in (q, k, v))                                  # (b, nh, n or m, d)
     return join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None]))
 
@@ -139,7 +146,7 @@ class AttentionBlock(nn.Module):
         "Add what attention found to what was there"
         return x + self.attn(self.norm(_map(x, self.attn.nc)))
 
-# %% ../nbs/00_attention.ipynb #da127c68
+# %% ../nbs/00_attention.ipynb #6a06b363
 class CrossAttentionBlock(nn.Module):
     "`x + attention(norm(x), context)`: pixels gather from words, or from anything that comes as a row of vectors (Rombach et al. 2022)"
     def __init__(self,
@@ -176,4 +183,5 @@ class CrossAttentionBlock(nn.Module):
     ) -> Tensor: # `(b, num_heads, h*w, m)`: row `i` says which words pixel `i` listens to
         "The attention map of each head, for looking at"
         q,k = (split_heads(o, self.nh) for o in self._qkv(x, context)[:2])
+        _check_mask(mask, context.shape[:2])
         return attention_weights(q, k, None if mask is None else mask[:, None, None])

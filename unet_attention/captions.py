@@ -42,7 +42,7 @@ def tokenize(
         res[i, :len(words)] = torch.tensor([WORDS.index(o) for o in words])
     return res
 
-# %% ../nbs/10_captions.ipynb #0a2ecaa8
+# %% ../nbs/10_captions.ipynb #3905b490
 def captioned_shapes(
     n:int, # How many images
     sz:int=32, # Side in pixels, at least 16
@@ -52,6 +52,7 @@ def captioned_shapes(
 ) -> ImageTensors: # uint8 `(n, 3, sz, sz)`, told tokens `(n, 8)`; `attrs` size, colour, shape, place
     "Coloured shapes with sentences about them"
     n,sz,p_drop,g = _count('n', n),_count('sz', sz, 16),_real('p_drop', p_drop, '[0, 1]'),torch.Generator().manual_seed(_count('seed', seed, 0))
+    hold_out = list(hold_out)
     for o in hold_out:
         if len(o) != 2 or o[0] not in COLOURS or o[1] not in SHAPES: raise ValueError(f'hold_out must hold pairs (colour, shape), got {o!r}')
     pairs = torch.tensor([(i, j) for i,c in enumerate(COLOURS) for j,s in enumerate(SHAPES) if (c, s) not in {tuple(o) for o in hold_out}])
@@ -80,14 +81,14 @@ def get_caption_dls(
     bs,sz,lims,device,seed = _checked(bs, sz, lims, device, seed, 16)
     return _dls(*(captioned_shapes(n, sz, 2*seed+i, **kwargs) for i,n in enumerate((n_train, n_valid))), bs, lims, device)
 
-# %% ../nbs/10_captions.ipynb #331b54e9
+# %% ../nbs/10_captions.ipynb #3c1022b9
 def score_captions(
     x:Tensor, # Images, `(n, 3, h, h)`, float in `lims` or uint8
     tokens:Tensor, # Their captions, `(n, m)`
     lims:tuple=(-1.,1.) # Values of black and of white
 ) -> dict: # 'size', 'colour', 'shape' and 'place': bool `(n,)`, right or not mentioned; 'all': everything right
     "Which facts of its caption each drawing has right"
-    if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.ndim != 2 or len(x) != len(tokens):
+    if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.dtype is torch.bool or tokens.ndim != 2 or len(x) != len(tokens):
         raise ValueError(f'tokens must be whole numbers, ({len(x)}, m), one caption an image, got {tuple(tokens.shape) if isinstance(tokens, Tensor) else tokens!r}')
     if tokens.min() < 0 or tokens.max() >= len(WORDS): raise ValueError(f'tokens must lie in 0..{len(WORDS)-1}, got {tokens.min()}..{tokens.max()}')
     cls,a = read_shapes(x, lims, attrs=True)

@@ -6,7 +6,7 @@
 __all__ = ['spread_times', 'FashionDDPM', 'ConditionalFashionDDPM', 'EpsLoss', 'EMA', 'DiffusionLearner', 'diffusion_learner',
            'train', 'conditional_train']
 
-# %% ../nbs/06_training.ipynb #9fa23508
+# %% ../nbs/06_training.ipynb #53fcc3d2
 import torch, torch.nn.functional as F
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +17,7 @@ from fastai.callback.progress import *
 from fastai.callback.fp16 import *      # these two add methods to Learner: to_bf16,
 from fastai.callback.hook import *      # and summary
 from .attention import _count, _real
+from .embeddings import _readable
 from .unet import _core, _takes
 from .diffusion import _check_target, abar, model_target, noisify, to_target
 
@@ -29,7 +30,7 @@ def spread_times(
     "Times for a batch: one drawn at random, the others in steps of `1/n` from it, round the circle (Kingma et al. 2021)"
     return (torch.rand(1, generator=generator, device=device) + torch.arange(_count('n', n), device=device)/n) % 1
 
-# %% ../nbs/06_training.ipynb #7b11a223
+# %% ../nbs/06_training.ipynb #f63da7e5
 def _only(learn, cls):
     "The callback of the class `cls`, of which `learn` must have exactly one"
     cbs = [cb for cb in learn.cbs if isinstance(cb, cls)]
@@ -65,7 +66,10 @@ class FashionDDPM(Callback):
 
     def after_pred(self):
         if not self.training or self.weight is None: return
-        w = self.weight(abar(self.xb[1])).sqrt()[:, None, None, None]          # squared again by the loss
+        w = self.weight(abar(self.xb[1]))
+        if not isinstance(w, Tensor) or w.shape != self.xb[1].shape or _readable(w) and not ((w >= 0) & w.isfinite()).all():
+            raise ValueError(f'weight must give a factor of 0 or more for each image, {tuple(self.xb[1].shape)}, got {w}')
+        w = w.sqrt()[:, None, None, None]                                      # squared again by the loss
         self.learn.pred,self.learn.yb = self.pred*w,tuple(y*w for y in self.yb)
 
     def condition(self): return ()

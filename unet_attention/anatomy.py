@@ -38,7 +38,7 @@ def _plan_of(model, sz):
         x += .5
     return rows
 
-# %% ../nbs/11_anatomy.ipynb #878ddf59
+# %% ../nbs/11_anatomy.ipynb #fc56a3f7
 def _checked_net(model):
     model = _core(model)
     if not isinstance(model, (UNet, TAUnet)): raise TypeError(f'model must be a UNet or a TAUnet of some kind, got {type(model).__name__}')
@@ -55,6 +55,7 @@ def draw_unet(
     n = 2**(model.n_levels - (not isinstance(model, UNet)))
     if _count('sz', sz) % n: raise ValueError(f'sz must be divisible by {n}, got {sz}')
     rows = _plan_of(model, sz); most = max(r[4] for r in rows)
+    if now is not None and not any(r[0] is now for r in rows): raise ValueError(f'now must be a block of the model, got {type(now).__name__}')
     if ax is None: _,ax = plt.subplots(figsize=(9, .8*rows[-1][2] + .8*max(r[2] for r in rows) + 1), layout='constrained')
     L = max(r[2] for r in rows); first = {}
     for b,x,lev,side,c,heads,hears in rows:

@@ -30,13 +30,14 @@ def spread_times(
     "Times for a batch: one drawn at random, the others in steps of `1/n` from it, round the circle (Kingma et al. 2021)"
     return (torch.rand(1, generator=generator, device=device) + torch.arange(_count('n', n), device=device)/n) % 1
 
-# %% ../nbs/06_training.ipynb #f63da7e5
+# %% ../nbs/06_training.ipynb #7d522bb2
 def _only(learn, cls):
     "The callback of the class `cls`, of which `learn` must have exactly one"
     cbs = [cb for cb in learn.cbs if isinstance(cb, cls)]
     if len(cbs) != 1: raise ValueError(f'cbs must hold one {cls.__name__}, got {len(cbs)}')
     return cbs[0]
 
+# %% ../nbs/06_training.ipynb #62cc7a2f
 class FashionDDPM(Callback):
     "Before each batch: images become `(x_t, t)`, labels become the target; validation sees the same noise every time"
     order = -1
@@ -133,7 +134,7 @@ class EMA(Callback):
         self._swap(True)
         self.avg,self.swapped = None,False
 
-# %% ../nbs/06_training.ipynb #480b62b6
+# %% ../nbs/06_training.ipynb #b0327652
 class DiffusionLearner(Learner):
     "A `Learner` whose `show_results` draws samples"
     def fit(self, *args, **kwargs):
@@ -153,6 +154,7 @@ class DiffusionLearner(Learner):
         if not finding: _core(self.model).target = cb.target
         return res
 
+# %% ../nbs/06_training.ipynb #5896abaf
 def diffusion_learner(
     dls:DataLoaders, # Yields images `(b, c, h, w)` in [-1, 1], and labels `(b,)` for a conditional model
     model:nn.Module, # Called as `model(x_t, t)`, or `model(x_t, t, c)` if conditional

@@ -207,7 +207,7 @@ class ContextTAUnet(TAUnet):
         _check_x(x, self.color_channels, self.n_levels-1), _check_t(t, len(x), 1)
         return self._unet(x, self.embed(t), *self.classes(context, len(x)))
 
-# %% ../nbs/03_unet.ipynb #8d940d97
+# %% ../nbs/03_unet.ipynb #401556b8
 def _core(model):
     "The model inside `torch.compile` and data-parallel wrappers"
     while True:
@@ -221,6 +221,7 @@ def _takes(model, n):
     try: return bool(inspect.signature(model.forward if isinstance(model, nn.Module) else model).bind(*range(n)))
     except TypeError: return False
 
+# %% ../nbs/03_unet.ipynb #2d8630d5
 def save_unet(
     model:nn.Module, # One of the U-Nets above; compiled and parallel ones are unwrapped
     folder:str|Path, # Made if it is not there

@@ -169,10 +169,9 @@ def results(cs, cfg, sz, memory, rate):
 
 def report(res):
     "The two tables: each contestant, and ours over each rival"
-    head = ['model', 'parameters, M', 'residual blocks, down+middle+up', 'GFLOP an image', 'training, images/s', 'share of matmul rate',
-            'sampling, image-steps/s', 'images/s at 50 steps', 'peak memory of training, MB']
+    head = ['model', 'params, M', 'blocks', 'GFLOP', 'training, images/s', 'of matmul rate', 'sampling, images/s', 'peak, MB']
     rows = [[n, f"{r['parameters']/1e6:.2f}", r['blocks'], f"{r['flops']/1e9:.3g}", spread(r['train']), f"{r['share']:.0%}",
-             spread(r['sample']), f"{median(r['sample'])/50:.3g}", f"{r['memory']/1e6:.0f}"] for n,r in res.items()]
+             spread([v/50 for v in r['sample']]), f"{r['memory']/1e6:.0f}"] for n,r in res.items()]
     ours = res[OURS]
     def ratio(r, k): return spread([a/b for a,b in zip(ours[k], r[k])])      # within each round, since a machine's speed drifts
     ratios = [[f'{OURS} / {n}', f"{ours['flops']/r['flops']:.2f}", ratio(r, 'train'), ratio(r, 'sample'),

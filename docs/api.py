@@ -10,7 +10,7 @@ class Name:
     "One public name, or a documented method of one"
     module:str                      # 'attention'
     name:str                        # 'AttentionBlock', or 'AttentionBlock.forward'
-    kind:str                        # class, function, method or data
+    kind:str                        # class, function, method, property or data
     node:ast.AST
     doc:str = ''
     args:ast.arguments|None = None
@@ -19,6 +19,7 @@ class Name:
     ret_doc:str = ''                # the comment beside it
     raises:list = field(default_factory=list)      # (exception, message)
     bases:list = field(default_factory=list)
+    value:str = ''                  # of data, as the source has it
     methods:list = field(default_factory=list)
     lines:tuple = (0, 0)
     notebook:str = ''               # '00_attention.ipynb'
@@ -29,9 +30,11 @@ class Name:
 
     @property
     def signature(self):
-        if self.kind == 'data': return ''
+        if self.kind in ('data', 'property'): return ''
         a = [f'{n}{f": {t}" if t else ""}{(" = " if t else "=") + d if d else ""}' for n,t,d,_ in self.params]
         return f"({', '.join(a)})" + (f' -> {self.returns}' if self.returns else '')
+
+def span(lines): return f'lines {lines[0]}–{lines[1]}' if lines[1] > lines[0] else f'line {lines[0]}'
 
 def _comments(text):
     "The comment that ends each line that has one"
@@ -56,9 +59,11 @@ def _template(o):
         if isinstance(v, ast.Constant): out += v.value
         else:
             e = v.value
+            if isinstance(e, ast.IfExp): out += ' or '.join(t for o in (e.body, e.orelse) if (t := _template(o)) != '…') or '…'; continue
             if isinstance(e, ast.Call) and ast.unparse(e.func) in ('tuple', 'str', 'repr', 'list') and e.args: e = e.args[0]
-            short = isinstance(e, (ast.Name, ast.Attribute)) or isinstance(e, (ast.BinOp, ast.Subscript, ast.Call)) and len(ast.unparse(e)) < 25
-            out += '{' + ast.unparse(e).replace('self.', '') + '}' if short else '…'
+            s = ast.unparse(e)
+            short = isinstance(e, (ast.Name, ast.Attribute)) or isinstance(e, (ast.BinOp, ast.Subscript, ast.Call)) and len(s) < 25 and "'" not in s
+            out += '{' + s.replace('self.', '') + '}' if short else '…'
     return out
 
 class Module:
@@ -97,23 +102,37 @@ class Module:
         "The errors raised in `nodes`, those of the private helpers they call with the names that are handed over"
         out = []
         for root in nodes:
+            caught = {f'type({h.name})': [ast.unparse(e) for e in getattr(h.type, 'elts', [h.type])] for h in ast.walk(root) if isinstance(h, ast.ExceptHandler) and h.name}
             for o in ast.walk(root):
                 if isinstance(o, ast.Raise) and isinstance(o.exc, ast.Call) and o.exc.args:
-                    out.append((ast.unparse(o.exc.func), _template(o.exc.args[0])))
-                elif isinstance(o, ast.Call) and isinstance(o.func, ast.Name) and o.func.id.startswith('_') and depth < 3:
-                    out += self._helper(o, every, depth, known)
+                    e = ast.unparse(o.exc.func)
+                    out += [(e, _template(o.exc.args[0])) for e in caught.get(e, [e])]
+                elif isinstance(o, ast.Call) and isinstance(o.func, ast.Name) and depth < 3: out += self._helper(o, every, depth, known)
         return out
+
+    def _about(self, fn, cls, every):
+        "The errors of a function: its own; those of its helpers, its class's methods and parents, as far as they name its parameters"
+        mine,more = self._errors(fn.body, every, 3),self._errors(fn.body, every)
+        for o in (o.func for o in ast.walk(fn) if cls and isinstance(o, ast.Call) and isinstance(o.func, ast.Attribute)):
+            if ast.unparse(o.value) == 'self': more += [r for f in cls.body if getattr(f, 'name', '') == o.attr for r in self._errors(f.body, every, 1)]
+            elif ast.unparse(o.value) == 'super()':
+                for m,c in ((m, m.defs[b]) for b in map(ast.unparse, cls.bases) for m in every.values() if b in m.defs and (m is self or self._imports(b))):
+                    more += [r for f in c.body if getattr(f, 'name', '') == o.attr for r in m._about(f, c, every)]
+        names = {a.arg for a in [*fn.args.args, *fn.args.kwonlyargs, fn.args.kwarg] if a}
+        for d in fn.decorator_list:
+            if isinstance(d, ast.Call) and ast.unparse(d.func) == 'delegates': names |= {a.arg for a in self.defs[d.args[0].id].args.args}
+        return mine + [(e, t) for e,t in more if re.match(r'[a-z_]\w*', t, re.I) and re.match(r'\w+', t)[0] in names]
 
     def _helper(self, call, every, depth, known):
         nm,consts = call.func.id,[a.value if isinstance(a, ast.Constant) else None for a in call.args]
         if nm in known: return []
-        if nm == '_count' and consts[:1] != [None]:
-            least = next((k.value.value for k in call.keywords if k.arg == 'least'), consts[2] if len(consts) > 2 and consts[2] is not None else 1)
-            return [('TypeError', f'{consts[0]} must be a whole number, got {{v}}'), ('ValueError', f'{consts[0]} must be at least {least}, got {{v}}')]
-        if nm == '_real' and consts[:1] != [None]:
-            within = next((k.value.value for k in call.keywords if k.arg == 'within'), consts[2] if len(consts) > 2 else None)
-            return [('TypeError', f'{consts[0]} must be a number, got {{v}}')] + ([('ValueError', f'{consts[0]} must be a number in {within}, got {{v}}')] if within else [])
-        for m in every.values():
+        if nm in ('_count', '_real'):                                           # checks of one number: what it must be is their third argument
+            name = consts[0] or ('{' + call.args[0].id + '}' if isinstance(call.args[0], ast.Name) else None)
+            given = call.args[2:3] + [k.value for k in call.keywords if k.arg in ('least', 'within')]
+            limit = given[0].value if given and isinstance(given[0], ast.Constant) else None if given else dict(_count=1, _real=None)[nm]
+            what,value = ('a whole number', f'at least {limit}') if nm == '_count' else ('a number', f'a number in {limit}')
+            return [] if name is None else [('TypeError', f'{name} must be {what}, got {{v}}')] + ([] if limit is None else [('ValueError', f'{name} must be {value}, got {{v}}')])
+        for m in every.values() if nm.startswith('_') or nm in self.all else ():
             if nm in m.defs and isinstance(m.defs[nm], ast.FunctionDef) and (m is self or self._imports(nm)):
                 fn = m.defs[nm]
                 names = [a.arg for a in fn.args.args]
@@ -127,7 +146,7 @@ class Module:
     def _imports(self, nm):
         return any(isinstance(o, ast.ImportFrom) and any(a.name == nm for a in o.names) for o in self.tree.body)
 
-    def _fill(self, n, fn, every, method=False):
+    def _fill(self, n, fn, every, method=False, cls=None):
         n.params,taken = self._params(fn, method)
         n.args,n.doc = fn.args,ast.get_docstring(fn) or n.doc
         for d in fn.decorator_list:                                             # fastcore's `delegates(f)`: `**kwargs` are those of `f`
@@ -139,7 +158,7 @@ class Module:
             n.returns = ast.unparse(fn.returns) if fn.returns else ''
             line = _colon(self.text, fn)
             if line not in taken and fn.body[0].lineno > line: n.ret_doc = self.comments.get(line, '')
-        n.raises = list(dict.fromkeys(n.raises + self._errors(fn.body, every)))
+        n.raises = list(dict.fromkeys(n.raises + self._about(fn, cls, every)))
         return n
 
     def _lines(self, o): return min([o.lineno, *(d.lineno for d in getattr(o, 'decorator_list', []))]),o.end_lineno
@@ -153,9 +172,10 @@ class Module:
                 n = Name(name=o.name, kind='class', doc=ast.get_docstring(o) or '', bases=[ast.unparse(b) for b in o.bases], **base)
                 for f in o.body:
                     if not isinstance(f, ast.FunctionDef): continue
-                    if f.name == '__init__': self._fill(n, f, every, True)
+                    if f.name == '__init__': self._fill(n, f, every, True, o)
                     elif f.name[0] != '_' and ast.get_docstring(f):
-                        n.methods.append(self._fill(Name(name=f'{o.name}.{f.name}', kind='method', **{**base, 'node': f, 'lines': self._lines(f)}), f, every, True))
+                        kind = 'property' if any(ast.unparse(d) == 'property' for d in f.decorator_list) else 'method'
+                        n.methods.append(self._fill(Name(name=f'{o.name}.{f.name}', kind=kind, **{**base, 'node': f, 'lines': self._lines(f)}), f, every, True, o))
                 out.append(n)
             elif isinstance(o, ast.FunctionDef):
                 if o.name in self.all: out.append(self._fill(Name(name=o.name, kind='function', **base), o, every))
@@ -163,7 +183,7 @@ class Module:
                     out.append(self._fill(Name(name=f'{ast.unparse(o.args.args[0].annotation)}.{o.name}', kind='method', **base), o, every, True))
             elif isinstance(o, ast.Assign):
                 for t in (t for a in o.targets for t in ([a] if isinstance(a, ast.Name) else getattr(a, 'elts', []))):
-                    if isinstance(t, ast.Name) and t.id in self.all: out.append(Name(name=t.id, kind='data', doc=self.comments.get(o.end_lineno, ''), **base))
+                    if isinstance(t, ast.Name) and t.id in self.all: out.append(Name(name=t.id, kind='data', doc=self.comments.get(o.end_lineno, ''), value=ast.unparse(o.value), **base))
         return out
 
 class Package:

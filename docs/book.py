@@ -25,8 +25,10 @@ def outputs(cell):
     for o in cell.get('outputs', []):
         if o['output_type'] == 'stream':
             if o['name'] == 'stderr': continue
-            s = '\n'.join(([p for p in l.split('\r') if p.strip()] or [''])[-1].rstrip() for l in _ansi.sub('', text(o['text'])).split('\n'))
-            if s.strip(): res.append({**o, 'text': s.strip('\n') + '\n'})
+            s = text(o['text'])
+            if res and res[-1].get('name') == 'stdout': s = res.pop()['text'] + s              # one stream, saved in pieces
+            s = '\n'.join(([p for p in l.split('\r') if p.strip()] or [''])[-1].rstrip() for l in _ansi.sub('', s).split('\n'))
+            if s.strip(): res.append({**o, 'text': s})
         elif o['output_type'] in ('display_data', 'execute_result'):
             d = {k: text(v) for k,v in o['data'].items()}
             if any('widget' in k for k in d): continue
@@ -37,7 +39,7 @@ def outputs(cell):
             if 'image/png' in d or 'image/gif' in d: d.pop('text/html', None)
             if list(d) == ['text/plain']: d['text/plain'] = _ansi.sub('', d['text/plain'])
             if d: res.append({**o, 'data': d})
-    return res
+    return [{**o, 'text': o['text'].strip('\n') + '\n'} if 'text' in o else o for o in res]
 
 def _strings(call):
     "The constant text that a plotting call writes on its figure"
@@ -112,12 +114,13 @@ class Book:
                 self.cells.append(self._md(src)); twin.append(src)
             elif c['cell_type'] == 'code':
                 ds,code = split(c)
+                shown = f'#| slow\n{code}' if 'slow' in ds else code
                 code_all.append(code)
                 if 'default_exp' in ds or 'hide' in ds or ds.get('include') == 'false' or not code: continue
                 outs = [] if 'hide_output' in ds or ds.get('output') == 'false' else outputs(c)
                 hide = 'hide_input' in ds or ds.get('echo') == 'false'
                 tags = ['remove-input'] if hide else ['hide-input'] if 'export' in ds or 'code-fold' in ds else []
-                cell = dict(cell_type='code', id=c.get('id', ''), metadata=dict(tags=tags), source=code, execution_count=None, outputs=outs)
+                cell = dict(cell_type='code', id=c.get('id', ''), metadata=dict(tags=tags), source=shown, execution_count=None, outputs=outs)
                 if tags == ['hide-input']:
                     what = 'imports' if all(re.match(r'\s*(import|from|#|$)', l) for l in code.splitlines()) else 'code'
                     cell['metadata']['mystnb'] = dict(code_prompt_show=f'Show the {what}', code_prompt_hide=f'Hide the {what}')
@@ -135,7 +138,7 @@ class Book:
                     self.cells.append(cell)
                     if new: self.cells.append(self._md('```{defined} ' + ' '.join(new) + '\n```'))
                 else: self.cells.append(cell)
-                if not hide: twin.append(f'```python\n{code}\n```')
+                if not hide: twin.append(f'```python\n{shown}\n```')
                 for o in outs:
                     if 'text' in o: twin.append(f"```text\n{text(o['text']).rstrip()}\n```")
                     elif any(k.startswith('image/') for k in o['data']): twin.append(f"*[Figure: {cell['metadata']['mystnb']['image']['alt']}]*")

@@ -2,7 +2,7 @@
 import re, shutil
 from configparser import ConfigParser
 from pathlib import Path
-from api import Package
+from api import Package, span
 from book import Book, notebooks
 
 class Site:
@@ -25,33 +25,35 @@ class Site:
 
 # ---- reference --------------------------------------------------------------------------------------------------------
 def _raises(n):
-    "The errors as a list, those of bad types after those of bad values"
-    seen,out = set(),[]
+    "The errors as a list, those of bad types after those of bad values, names of which the same is said together"
+    seen,out = {},[]
     for e,t in sorted(n.raises, key=lambda o: ('ValueError', 'TypeError').index(o[0]) if o[0] in ('ValueError', 'TypeError') else 9):
         t = re.sub(r',? (?:got|not) (?:\{[^}]*\}|the file \{[^}]*\}|[….x]+)+$', '', t).strip().replace('`', '')
         t = re.sub(r'\{([^{}]+)\}', r'‹\1›', t)
-        if t in ('', '…') or (e, t) in seen: continue
-        seen.add((e, t)); out.append((e, t))
+        name,what = re.match(r'(?:([\w.\[\]]+) must be )?(.*)', t, re.S).groups()
+        if t in ('', '…') or t.startswith('‹'): continue
+        if not name: seen.setdefault((e, t), [])
+        elif name not in (ns := seen.setdefault((e, what), [])): ns.append(name)
+    for (e,what),ns in seen.items():
+        out.append((e, f'{ns[0]} must be {what}' if len(ns) == 1 else f"{', '.join(ns[:-1])} and {ns[-1]} must each be {what}" if ns else what))
     return out
 
 def entry(site, n):
     "One entry of the reference, as MyST"
     fence = ':'*(7 if n.kind == 'class' else 6)
     out = [f'{fence}{{py:{n.kind}}} {n.name}{n.signature}', f':module: {site.lib}.{n.module}', '', n.doc, '']
+    if n.value and len(n.value) < 160: out += [f'```python\n{n.name} = {n.value}\n```', '']
     if n.bases: out += ['Based on ' + ', '.join(f'`{b}`' for b in n.bases) + '.', '']
     for p,t,d,c in n.params:
         if not c: continue
         out.append(f':param {p.replace("*", chr(92)+"*")}: {c}')
         if t: out.append(f':type {p.replace("*", chr(92)+"*")}: {t}')
     if n.ret_doc: out.append(f':returns: {n.ret_doc}')
-    rs = _raises(n)
-    for e in dict.fromkeys(e for e,_ in rs):
-        ts = [t for x,t in rs if x == e]
-        out.append(f':raises {e}: ' + '; '.join(re.sub(r'([\\`*_{}\[\]<>$#|])', r'\\\1', t) for t in ts))
+    out += [f':raises {e}: ' + re.sub(r'([\\`*_{}\[\]<>$#|])', r'\\\1', t) for e,t in _raises(n)]
     doc = n.notebook.removesuffix('.ipynb')
     shown = any(b.doc == doc for b in site.books) and n in site.pkg.names[n.module]
     where = f'<a class="in-book" href="{doc}.html#def-{n.name}">In the book</a>' if shown else ''
-    src = f'<a href="{site.blob(f"{site.lib}/{n.module}.py", n.lines)}">Source: {n.module}.py, lines {n.lines[0]}–{n.lines[1]}</a>'
+    src = f'<a href="{site.blob(f"{site.lib}/{n.module}.py", n.lines)}">Source: {n.module}.py, {span(n.lines)}</a>'
     out += ['', f'<p class="entry-links">{where}{src}</p>', '']
     for k in n.methods: out += [entry(site, k), '']
     return '\n'.join(out) + f'\n{fence}\n'
@@ -80,10 +82,8 @@ def stage(site, to):
     for name,(doc,pattern) in HOME.items(): site.book(doc).image(pattern, to/'images'/name)
     (to/'reference.md').write_text(reference(site), encoding='utf-8')
     for name,src in dict(contributing='CONTRIBUTING.md', benchmarks='benchmarks/README.md').items():
-        s = (site.root/src).read_text(encoding='utf-8')
-        s = re.sub(r'\]\((?!https?:|#|mailto:)([^)]+)\)', lambda m: f']({site.blob(m[1])})', s)
-        s = re.sub(r'^(# .+)$', rf'\1\n\n```{{page-source}} {src}\n```', s, count=1, flags=re.M)
-        (to/f'{name}.md').write_text(re.sub(r'<!--.*?-->\n?', '', s, flags=re.S), encoding='utf-8')
+        s = re.sub(r'^(# .+)$', rf'\1\n\n```{{page-source}} {src}\n```', outward(site, site.root/src), count=1, flags=re.M)
+        (to/f'{name}.md').write_text(s, encoding='utf-8')
     for f in [*to.glob('howto/*.md'), to/'glossary.md', to/'papers.md']:
         s = f.read_text(encoding='utf-8')
         f.write_text(re.sub(r'^(# .+)$', rf'\1\n\n```{{page-source}} docs/{f.relative_to(to).as_posix()}\n```', s, count=1, flags=re.M), encoding='utf-8')
@@ -91,6 +91,11 @@ def stage(site, to):
     toc = lambda bs: '\n'.join(f"{int(b.rel.name[:2])} · {b.title.replace('`', '')} <{b.doc}>" if b.rel.name[:2].isdigit() else b.doc for b in bs)
     s = s.replace('@BOOK@', toc(b for b in site.books if '/' not in b.doc)).replace('@TUTORIALS@', toc(b for b in site.books if '/' in b.doc))
     (to/'index.md').write_text(s.replace('@REPO@', site.repo).replace('@LIB@', site.lib), encoding='utf-8')
+
+def outward(site, file):
+    "The text of a page that stands in the repository, its links to notebooks as links to their pages, others to the repository"
+    s = re.sub(r'<!--.*?-->\n?', '', file.read_text(encoding='utf-8'), flags=re.S)
+    return re.sub(r'\]\((?!https?:|#|mailto:)([^)]+)\)', lambda m: f']({m[1][4:] if m[1].startswith("nbs/") else site.blob(m[1])})', s)
 
 def mend(html):
     "What Sphinx and the theme write that screen readers stumble over: lists in signatures that are none, headings without a level"
@@ -103,18 +108,19 @@ def finish(site, work, out):
     every = []
     for f in out.rglob('*.html'): f.write_text(mend(f.read_text(encoding='utf-8')), encoding='utf-8')
     shutil.copytree(work/'images', out/'images', dirs_exist_ok=True)
+    order = re.findall(r'^(howto/\w+)$', (site.root/'docs/index.md').read_text(encoding='utf-8'), re.M)
+    pages = {f'{o}.md': site.root/f'docs/{o}.md' for o in order} | {'benchmarks.md': site.root/'benchmarks/README.md', 'contributing.md': site.root/'CONTRIBUTING.md'}
+    twin_links = lambda s: re.sub(r'\]\((?!https?:|#)([^)\s]+)\.ipynb([^)]*)\)', r'](\1.md\2)', s)
     for b in site.books:
         (out/b.rel).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(b.file, out/b.rel)
-        twin = re.sub(r'\]\((?!https?:|#)([^)\s]+)\.ipynb([^)]*)\)', r'](\1.md\2)', b.twin)
+        twin = twin_links(b.twin)
         (out/b.rel.with_suffix('.md')).write_text(twin, encoding='utf-8')
         every.append(twin)
-    pages = {f'howto/{f.name}': f for f in sorted((site.root/'docs/howto').glob('*.md'))} | {'glossary.md': None}
     line = lambda path,title,about: f'- [{title}]({site.home}{path})' + (f': {about}' if about else '')
     out_pages = []
     for rel,f in pages.items():
-        if f is None: continue
-        s = f.read_text(encoding='utf-8')
+        s = twin_links(f.read_text(encoding='utf-8') if 'howto' in rel else outward(site, f))
         dest = out/rel; dest.parent.mkdir(parents=True, exist_ok=True); dest.write_text(s, encoding='utf-8')
         out_pages.append(line(rel, re.search(r'^# (.+)$', s, re.M)[1], ''))
     ref = plain_reference(site)

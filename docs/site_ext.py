@@ -8,6 +8,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_id
+from api import span
 
 log = logging.getLogger(__name__)
 site = None     # what `conf.py` knows: package, books, addresses
@@ -54,10 +55,8 @@ class Defined(SphinxDirective):
         p += nodes.Text('. Source: ')
         for i,n in enumerate(names):
             if i: p += nodes.Text(', ')
-            p += nodes.reference('', f'{n.module}.py, {span(n.lines)}', refuri=site.blob(f'{site.lib}/{n.module}.py', n.lines), internal=False)
+            p += nodes.reference('', span(n.lines) if i else f'{n.module}.py, {span(n.lines)}', refuri=site.blob(f'{site.lib}/{n.module}.py', n.lines), internal=False)
         return [p]
-
-def span(lines): return f'lines {lines[0]}–{lines[1]}' if lines[1] > lines[0] else f'line {lines[0]}'
 
 class Lines(SphinxDirective):
     "Lines of the package, found by name: whole definitions, or from one pattern to another within them"
@@ -183,7 +182,7 @@ class Outside:
         return self.urls[next(iter(full))] if len(full) == 1 else None
 
 # functions of the `torch` namespace that prose may name; others stay unlinked, since not all have a page of this form
-TORCH = set('cat chunk compile einsum lerp linspace manual_seed no_grad inference_mode rand randn randn_like randperm save load stack cdist '
+TORCH = set('cat export chunk compile einsum lerp linspace manual_seed no_grad inference_mode rand randn randn_like randperm save load stack cdist '
             'where zeros ones full empty arange as_tensor from_numpy matmul bmm set_grad_enabled compile'.split())
 
 def outside_link(name, imports):

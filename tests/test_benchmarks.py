@@ -18,7 +18,7 @@ def test_unet_speed(tmp_path):
     rivals = [n + f for n in ('UNet2DModel', 'UNet2DModel trimmed', 'UNet2DModel 1 layer') for f in ('', ', channels_last')]
     rows = [[c.strip() for c in l.strip('|').split('|')] for l in out.splitlines() if l.startswith('|')]
     assert [r[0] for r in rows] == ['model', '---', 'TAUnet', *rivals, 'ratio', '---', *(f'TAUnet / {n}' for n in rivals)]
-    assert all(len(r) == 9 for r in rows[:9]) and all(len(r) == 6 for r in rows[9:]) and all(c for r in rows for c in r)
+    assert all(len(r) == 8 for r in rows[:9]) and all(len(r) == 6 for r in rows[9:]) and all(c for r in rows for c in r)
     d = json.loads((tmp_path/'speed.json').read_text())
     for n,r in d['results'].items():
         assert len(r['train']) == len(r['sample']) == d['about']['rounds'] and min(r['train'] + r['sample'] + [r['memory'], r['share']]) > 0, n

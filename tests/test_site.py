@@ -77,6 +77,10 @@ def test_links(site):
     assert len(pages(site)) > 15 and n > 1000
 
 def test_images_are_described(site):
+    "Every figure of a notebook has words of its own, and every image of the site has some"
+    sys.path.insert(0, str(root/'docs'))
+    from pages import Site
+    assert [(b.doc, h) for b in Site(root).books for _,own,h,_ in b.figures if not own] == []
     for f in pages(site):
         for src,alt in page(f).images: assert alt and len(alt) > 15, f'{rel(site, f)}: {src} has the alternative text {alt!r}'
 
@@ -96,6 +100,10 @@ def test_every_name(site):
     for path,a,b in set(re.findall(rf'blob/{cfg["branch"]}/({lib}/\w+\.py)#L(\d+)-L(\d+)', text)):
         lines = (root/path).read_text(encoding='utf-8').splitlines()
         assert 0 < int(a) <= int(b) <= len(lines) and re.match(r'\s*(class|def|async|@|\w+(, *\w+)* *=)', lines[int(a)-1]), f'{path} line {a} begins no definition'
+    for full,path,a in re.findall(rf'id="{lib}\.(\w+\.[\w.]+)".*?blob/{cfg["branch"]}/({lib}/\w+\.py)#L(\d+)-', text, re.S):
+        mod,name = full.split('.', 1)
+        head = '\n'.join((root/path).read_text(encoding='utf-8').splitlines()[int(a)-1:int(a)+2])
+        assert path == f'{lib}/{mod}.py' and re.search(rf'\b{name.split(".")[-1]}\b', head), f'{full} leads to line {a} of {path}'
 
 def test_names_link_to_what_they_say(site):
     "A backticked name leads to the entry of that name, ours or torch's, fastai's, fastcore's"
@@ -122,12 +130,17 @@ def test_twins(site):
         r = f.relative_to(root/'nbs')
         assert (site/r).read_bytes() == f.read_bytes()
         twin = (site/r.with_suffix('.md')).read_text(encoding='utf-8')
-        assert twin.startswith('# ') and '#| ' not in re.sub('`#[|] slow`', '', twin) and '<style' not in twin and 'data:image' not in twin, r
+        assert twin.startswith('# ') and '#| ' not in twin.replace('#| slow', '') and '<style' not in twin and 'data:image' not in twin, r
         assert f'({home}{r.with_suffix(".md").as_posix()})' in llms, f'llms.txt does not list {r}'
         text = (site/r.with_suffix('.html')).read_text(encoding='utf-8')
         for there in (f"https://colab.research.google.com/github/{cfg['user']}/{lib}/blob/{cfg['branch']}/nbs/{r.as_posix()}",
                       f"https://github.com/{cfg['user']}/{lib}/blob/{cfg['branch']}/nbs/{r.as_posix()}"): assert f'href="{there}"' in text
     for u in re.findall(r'\]\((.*?)\)', llms): assert u.startswith(home) and (site/u[len(home):]).is_file(), u
+
+def test_address_of_the_repository():
+    "Where the text names this repository, it is the one in settings.ini"
+    for f in [root/'README.md', *(root/'nbs').rglob('*.ipynb')]:
+        for who in re.findall(rf'github\.com/([\w-]+)/{lib}\b', f.read_text(encoding='utf-8')): assert who == cfg['user'], (f, who)
 
 def test_address_is_written_once():
     "Who the repository belongs to stands in settings.ini alone"
@@ -165,6 +178,21 @@ def test_howto_runs(name, tmp_path, monkeypatch):
     torch.manual_seed(0)
     ns = {}
     for c in code: exec(compile(c, f'{name}.md', 'exec'), ns)
+
+def test_readme_runs(tmp_path, monkeypatch):
+    "The ten lines of the README run as they stand, on a few images and for one epoch"
+    import matplotlib, unet_attention.all as every
+    from fastai.learner import Learner
+    if not os.environ.get('FASHION_MNIST_PATH'): pytest.skip('FASHION_MNIST_PATH is not set')
+    matplotlib.use('Agg')
+    monkeypatch.chdir(tmp_path)
+    dls,cycle,find = every.get_fashion_dls,Learner.fit_one_cycle,Learner.lr_find
+    monkeypatch.setattr(every, 'get_fashion_dls', lambda bs: dls(bs, n_train=64, n_valid=32))
+    monkeypatch.setattr(Learner, 'fit_one_cycle', lambda self, n, lr: cycle(self, 1, lr))
+    monkeypatch.setattr(Learner, 'lr_find', lambda self: find(self, num_it=3, show_plot=False))
+    code, = re.findall(r'^```python\n(.*?)^```', (root/'README.md').read_text(encoding='utf-8'), re.M|re.S)
+    exec(compile(code.replace('n_steps=100', 'n_steps=3'), 'README.md', 'exec'), {})
+    assert {'clothes.png', 'clothes'} <= {f.name for f in tmp_path.iterdir()}
 
 # ---- workflows --------------------------------------------------------------------------------------------------------
 flows = sorted((root/'.github/workflows').glob('*.yml'))

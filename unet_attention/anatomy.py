@@ -75,13 +75,13 @@ def draw_unet(
     ax.axis('off')
     return ax.figure
 
-# %% ../nbs/11_anatomy.ipynb #9e2645e5
+# %% ../nbs/11_anatomy.ipynb #fc38197d
 @torch.no_grad()
 def attention_maps(
     model:nn.Module, # Any network with `MultiheadSelfAttention1D` or `CrossAttentionBlock` layers
     x_t:Tensor, # Noisy images, `(b, c, h, w)`
     t:Tensor, # Times, `(b,)` in [0, 1]
-    *c:Tensor, # Labels or tokens, if the model takes them
+    *c:Tensor, # Labels, `(b,)`, or tokens, `(b, m)`, if the model takes them
     **kwargs # The same by name
 ) -> dict: # By name of the layer: self-attention `(b, heads, h, w, h, w)`, cross-attention `(b, heads, h, w, m)`; at `[..., i, j, :, :]`, where pixel (i, j) looks
     "The attention weights of every layer, for one call of the model (Vaswani et al. 2017)"
@@ -101,13 +101,13 @@ def attention_maps(
     if not maps: raise ValueError(f'model must have attention layers, got a {type(model).__name__} without')
     return maps
 
-# %% ../nbs/11_anatomy.ipynb #6c0cfc82
+# %% ../nbs/11_anatomy.ipynb #00593a27
 @torch.no_grad()
 def trace(
     model:nn.Module, # Any of the U-Nets of this library
     x:Tensor, # A noisy image, `(1, c, h, h)`
     t:Tensor, # Its time, `(1,)` in [0, 1]
-    *c:Tensor, # Label or tokens, if the model takes them
+    *c:Tensor, # Label, `(1,)`, or tokens, `(1, m)`, if the model takes them
     file:str|Path='trace.gif', # Where to write the animation, .gif
     channels:int=16, # Channels shown of each block, at most
     ms:int=700 # Time a frame stays, in milliseconds

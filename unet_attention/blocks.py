@@ -49,7 +49,7 @@ class ResidualBlock(nn.Module):
         scale,shift = e.chunk(2, 1)                                  # two of (b, c, 1, 1)
         return self.norm2(h)*(1 + scale) + shift
 
-# %% ../nbs/02_blocks.ipynb #229df7aa
+# %% ../nbs/02_blocks.ipynb #f507dcfe
 class ResBlock(ResidualBlock):
     "`ResidualBlock` to which the time is added, before the second norm (Ho et al. 2020)"
     _parts = 1
@@ -59,11 +59,11 @@ class ResBlock(ResidualBlock):
         time_emb_dim:int, # Width of the time embedding
         ks:int=3, # Side of the convolutions' kernel, odd
         stride:int=1 # The output's side is the input's divided by this, rounded up
-    ): super().__init__(in_ch, out_ch, _count('time_emb_dim', time_emb_dim), ks, stride)
+    ): super().__init__(_count('in_ch', in_ch), _count('out_ch', out_ch), _count('time_emb_dim', time_emb_dim), ks, stride)
 
     def _mix(self, h, e): return self.norm2(h + e)
 
-# %% ../nbs/02_blocks.ipynb #52f87e38
+# %% ../nbs/02_blocks.ipynb #5a7e0d94
 class TAResBlock(nn.Module):
     "`ResidualBlock` that hears the time, followed by attention if `nh` says so: to itself, then to a context if there is one"
     def __init__(self,
@@ -77,7 +77,8 @@ class TAResBlock(nn.Module):
     ):
         super().__init__()
         nh = _count('nh', 0 if nh is None else nh, 0)
-        self.res = ResidualBlock(c_in, c_out, _count('t_embed', t_embed), ks=ks, stride=stride)
+        if nh and _count('c_out', c_out) % nh: raise ValueError(f'nh must divide c_out: c_out={c_out} is not a multiple of nh={nh}')
+        self.res = ResidualBlock(_count('c_in', c_in), _count('c_out', c_out), _count('t_embed', t_embed), ks=ks, stride=stride)
         self.attn = AttentionBlock(c_out, nh) if nh else nn.Identity()
         self.cross = CrossAttentionBlock(c_out, context_dim, nh) if nh and context_dim is not None else None
 
@@ -120,7 +121,7 @@ class TADownblock(nn.Module):
             skips.append(x)
         return self.down(x), skips
 
-# %% ../nbs/02_blocks.ipynb #7cfcb0d1
+# %% ../nbs/02_blocks.ipynb #c59e0d6a
 class TAUpblock(nn.Module):
     "A doubling, then `n_layers` blocks at one resolution, each fed one skip of the level"
     def __init__(self,
@@ -133,7 +134,7 @@ class TAUpblock(nn.Module):
         context_dim:int|None=None # Width of the context's vectors; `None` for no cross-attention
     ):
         super().__init__()
-        n = _count('n_layers', n_layers)
+        n,c_in = _count('n_layers', n_layers),_count('c_in', c_in)
         self.up = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(c_in, c_in, 3, padding=1)) if upsample else nn.Identity()
         self.blocks = nn.ModuleList(TAResBlock(t_embed, 2*c_in, c_in if i < n-1 else c_out, stride=1, nh=nh, context_dim=context_dim)
                                     for i in range(n))

@@ -42,7 +42,7 @@ def tokenize(
         res[i, :len(words)] = torch.tensor([WORDS.index(o) for o in words])
     return res
 
-# %% ../nbs/10_captions.ipynb #3905b490
+# %% ../nbs/10_captions.ipynb #7ae193b2
 def captioned_shapes(
     n:int, # How many images
     sz:int=32, # Side in pixels, at least 16
@@ -74,12 +74,12 @@ def get_caption_dls(
     sz:int=32, # Side of the images, at least 16
     lims:tuple=(-1.,1.), # Values of black and of white
     seed:int=42, # Decides which shapes are drawn
-    device=None, # Where batches go; the accelerator, if there is one, if not given
+    device:str|torch.device|None=None, # Where batches go; the accelerator, if there is one, if not given
     **kwargs # Passed to `captioned_shapes`: `p_drop`, `hold_out`
 ) -> DataLoaders: # Batches `(x, tokens)`: x float32 `(bs, 3, sz, sz)`, tokens int64 `(bs, 8)`
     "`captioned_shapes` as fastai `DataLoaders`"
-    bs,sz,lims,device,seed = _checked(bs, sz, lims, device, seed, 16)
-    return _dls(*(captioned_shapes(n, sz, 2*seed+i, **kwargs) for i,n in enumerate((n_train, n_valid))), bs, lims, device)
+    bs,sz,lims,device,seed,*ns = _checked(bs, sz, lims, device, seed, 16, n_train=n_train, n_valid=n_valid)
+    return _dls(*(captioned_shapes(n, sz, 2*seed+i, **kwargs) for i,n in enumerate(ns)), bs, lims, device)
 
 # %% ../nbs/10_captions.ipynb #3c1022b9
 def score_captions(

@@ -24,11 +24,11 @@ from .sampling import ddim, ddpm
 from .training import diffusion_learner
 from .unet import ConditionalTAUnet, TAUnet, load_unet, save_unet
 
-# %% ../nbs/09_cli.ipynb #6da66ee9
+# %% ../nbs/09_cli.ipynb #ffdec245
 def save_gif(
-    frames, # The guesses at each step, a list of `(b, c, h, w)` in `lims`
-    file, # Where to write it
-    lims=(-1., 1.), # The values of black and of white
+    frames:list, # The guesses at each step, a list of `(b, c, h, w)` in `lims`
+    file:str|Path, # Where to write it
+    lims:tuple=(-1., 1.), # The values of black and of white
     zoom:int=2, # Screen pixels a pixel
     ms:int=80 # Time a frame stays, in milliseconds; the last one stays 25 times as long
 ) -> Path: # The file
@@ -80,17 +80,17 @@ class SaveUnet(Callback):
     def after_epoch(self): save_unet(self.learn.model, self.folder)
     def after_fit(self): save_unet(self.learn.model, self.folder)
 
-# %% ../nbs/09_cli.ipynb #38e66c56
+# %% ../nbs/09_cli.ipynb #ac5f4240
 def _ints(name, v):
     "`'32,64'` or `(32, 64)` as a tuple of numbers"
     try: return tuple(int(o) if isinstance(v, str) else _count(name, o, 0) for o in (v.split(',') if isinstance(v, str) else v))
     except (TypeError, ValueError): raise ValueError(f'{name} must be whole numbers with commas between, as in 32,64,128, got {v!r}') from None
 
-def _check(guidance, lr=1., **counts):
+def _check(guidance, **counts):
     "An error for a number that cannot be meant"
     for k,v in counts.items():
         if v is not None and _count(k, v, 0 if k == 'seed' else 1) >= 2**63: raise ValueError(f'{k} must be below 2**63, got {v}')
-    _real('guidance', guidance), _real('lr', lr, '(0, inf)')
+    _real('guidance', guidance)
 
 # %% ../nbs/09_cli.ipynb #ae4e19e3
 def _writable(out):
@@ -153,7 +153,7 @@ def _results(learn, out, n, steps, guidance, seed):
     pick = slice(None, None, n) if vocab else slice(0, 12)
     save_gif([o[pick] for o in x_0s], out/'denoising.gif')
 
-# %% ../nbs/09_cli.ipynb #9bd88805
+# %% ../nbs/09_cli.ipynb #ed19e967
 def train_model(
     data:str='shapes', # Data: shapes, fashion_mnist, a name on the Hugging Face hub, or a folder of images
     out:str='', # Folder to write, made if it is not there; runs/NAME if not given
@@ -177,7 +177,8 @@ def train_model(
     "Train a class-conditional attention U-Net and draw from it. Ctrl-C ends training early and draws; a second one only saves."
     if epochs is None: epochs = 4 if data == 'shapes' else 3
     if n_train is None and data == 'shapes': n_train = 6400
-    _check(guidance, lr, n=n, steps=steps, seed=seed, bs=bs, sz=sz, epochs=epochs, n_train=n_train)
+    _check(guidance, n=n, steps=steps, seed=seed, bs=bs, sz=sz, epochs=epochs, n_train=n_train)
+    _real('lr', lr, '(0, inf)')
     if target not in ('eps', 'v'): raise ValueError(f"target must be 'eps' or 'v', got {target!r}")
     out,levels = _run_folder(out, data, path),_levels(sz, nfs=nfs, attention_heads=attention_heads, n_blocks=n_blocks)
     learn = _learner(data, out, levels, sz, target, seed, bs=bs, n_train=n_train,
@@ -229,7 +230,7 @@ def sample_model(
     print(f'Wrote {out}')
     return out
 
-# %% ../nbs/09_cli.ipynb #abfda34e
+# %% ../nbs/09_cli.ipynb #17c412c0
 def _as_typed(why, func):
     "An error message in one line, with the names of arguments as the shell spells them"
     options = [k for k,p in inspect.signature(func).parameters.items() if p.default is not p.empty]
@@ -256,5 +257,5 @@ def _command(name, func):
     run.__annotations__ = {}
     return run
 
-train_command = _command('unet_attention_train', train_model)     # what the shell calls; `argv` in place of the command line's
-sample_command = _command('unet_attention_sample', sample_model)  # likewise
+train_command = _command('unet_attention_train', train_model)     # the command `unet_attention_train`; `train_command(argv)` takes a list of words in place of the command line's
+sample_command = _command('unet_attention_sample', sample_model)  # the command `unet_attention_sample`; `sample_command(argv)` likewise

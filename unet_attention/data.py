@@ -135,7 +135,7 @@ def _names(vocab):
     if len({str(o) for o in vocab})<len(vocab): raise ValueError(f'vocab must name each class differently, got {vocab}')
     return vocab
 
-# %% ../nbs/05_data.ipynb #23b83052
+# %% ../nbs/05_data.ipynb #4d64ddf9
 class ImageTensors:
     "A data set in memory: all the images in one uint8 tensor, with their labels and the names of the classes"
     n_inp = 1   # a batch has one input; what follows it is the target
@@ -163,7 +163,9 @@ class ImageTensors:
     def __len__(self): return len(self.x)
     def __getitem__(self, i): return (self.x[i],) if self.told is None else (self.x[i], self.told[i])
 
-    def title(self, told):
+    def title(self,
+        told:Tensor # What the model is told about one image: a label, `()`, or tokens, `(m,)`
+    ) -> str: # The name of the class, or the words
         "What one image's label, or words, say"
         return ' '.join(self.words[i] for i in told.tolist() if i) if self.words else '' if told.ndim else self.vocab[told] if self.vocab else str(told.item())
 
@@ -177,11 +179,11 @@ class ImageTensors:
 
     def new_empty(self): return self.select([])   # what `Learner.export` keeps of the data
 
-# %% ../nbs/05_data.ipynb #9c013836
-SHAPES  = ['circle','square','triangle']   # names of the three shapes
-COLOURS = {'red':(255,50,40), 'green':(40,210,70), 'blue':(40,90,255), 'yellow':(255,220,40)}   # and their RGB bytes
-SIZES   = ['small','large']   # names of the two sizes
-SHAPE_CLASSES = [f'{c} {s}' for s in SHAPES for c in COLOURS]   # number = shape * 4 + colour
+# %% ../nbs/05_data.ipynb #7dd17e2d
+SHAPES  = ['circle','square','triangle']   # the three shapes, by number
+COLOURS = {'red':(255,50,40), 'green':(40,210,70), 'blue':(40,90,255), 'yellow':(255,220,40)}   # the four colours, by number, with their RGB bytes
+SIZES   = ['small','large']   # the two sizes, by number
+SHAPE_CLASSES = [f'{c} {s}' for s in SHAPES for c in COLOURS]   # the twelve classes, by number, which is 4 * shape + colour
 
 def _draw(shape, row, col, r, sz):
     "How much of each pixel the shape covers: (n, sz, sz) in [0, 1]; `row`, `col`, `r` (n,) in pixels, area pi*r*r"
@@ -333,8 +335,8 @@ def read_idx(
     if len(b)!=n+math.prod(shape): raise ValueError(f'{file} must hold {shape} = {math.prod(shape)} bytes, as its header says, got {len(b)-n}')
     return torch.from_numpy(np.frombuffer(b, np.uint8, offset=n).reshape(shape).copy())
 
-# %% ../nbs/05_data.ipynb #3b6837c1
-FASHION_CLASSES = ['T-shirt/top','Trouser','Pullover','Dress','Coat','Sandal','Shirt','Sneaker','Bag','Ankle boot']   # by number
+# %% ../nbs/05_data.ipynb #19cbda38
+FASHION_CLASSES = ['T-shirt/top','Trouser','Pullover','Dress','Coat','Sandal','Shirt','Sneaker','Bag','Ankle boot']   # the ten classes of Fashion-MNIST, by number
 
 def _fashion_part(path, part):
     "`part` 'train' or 't10k' of the Fashion-MNIST files in the folder `path`"
@@ -363,7 +365,7 @@ def _folder(arg, v):
     if not p.is_dir(): raise FileNotFoundError(f'{arg} must be a folder, got {v}')
     return p
 
-# %% ../nbs/05_data.ipynb #69b4c619
+# %% ../nbs/05_data.ipynb #7fd81afe
 def get_fashion_dls(
     bs:int=512, # Images in a batch
     path:str|Path|None=None, # Folder with the four gzipped IDX files; the environment's `FASHION_MNIST_PATH`, then the hub, if not given
@@ -379,17 +381,16 @@ def get_fashion_dls(
     if path is None: path = os.environ.get('FASHION_MNIST_PATH') or None
     if path is not None:
         path = _folder('path (or FASHION_MNIST_PATH)', path)
-        parts = [_fashion_part(path, o) for o in ('train','t10k')]
+        parts = [_pick(_fashion_part(path, o), n, a, seed) for o,n,a in zip(('train','t10k'), ns, ('n_train','n_valid'))]
     else:
-        try: parts = _image_tensors(_load('zalando-datasets/fashion_mnist'), 28, vocab=FASHION_CLASSES)
+        try: parts = _image_tensors(_load('zalando-datasets/fashion_mnist'), 28, None, None, *ns, seed, FASHION_CLASSES)
         except ConnectionError as e: raise ConnectionError(
             "Fashion-MNIST: the hub cannot be reached. Either go online, or name a folder with the four gzipped IDX files by "
             "`path=` or the environment variable FASHION_MNIST_PATH (Debian's package dataset-fashion-mnist puts them into "
             "/usr/share/datasets/fashion-mnist)") from e
-    train,valid = [_pick(o, n, a, seed) for o,n,a in zip(parts, ns, ('n_train','n_valid'))]
     p = sz-28
-    for o in train,valid: o.x = F.pad(o.x, (p//2,p-p//2)*2)
-    return _dls(train, valid, bs, lims, device)
+    for o in parts: o.x = F.pad(o.x, (p//2,p-p//2)*2)
+    return _dls(*parts, bs, lims, device)
 
 # %% ../nbs/05_data.ipynb #fdff08c9
 _SPLITS = {'train','validation','valid','val','test'}

@@ -93,7 +93,7 @@ class ClassEmbedding(nn.Module):
             c = c.masked_fill(torch.rand(b, device=c.device) < self.p_uncond, self.n_classes)
         return self.table(c)
 
-# %% ../nbs/01_embeddings.ipynb #d24aa333
+# %% ../nbs/01_embeddings.ipynb #d1c54290
 class ConditionEmbedding(nn.Module):
     "Any module that turns a condition into `(b, dim)`; zero for 'no condition' (classifier-free guidance, Ho & Salimans 2022)"
     n_classes = None
@@ -106,8 +106,12 @@ class ConditionEmbedding(nn.Module):
         if not isinstance(module, nn.Module): raise TypeError(f'module must be an nn.Module, got {module!r}')
         self.module,self.dim,self.p_uncond = module,_count('dim', dim),_real('p_uncond', p_uncond, '[0, 1)')
 
-    def check(self, c, b=None, values=True):
-        "Raise an error if `c` is not one condition an image, `(b, ...)`"
+    def check(self,
+        c:Tensor, # Conditions, `(b, ...)`
+        b:int|None=None, # Batch size that they should have
+        values:bool=True # As for `ClassEmbedding`; nothing is known of the values here
+    ) -> Tensor: # `c`, if it holds one condition an image
+        "Raise an error if `c` is not one condition an image"
         if not isinstance(c, Tensor) or c.ndim < 1 or b is not None and len(c) != b:
             raise ValueError(f"c must be a tensor, ({'b' if b is None else b}, ...), got {tuple(c.shape) if isinstance(c, Tensor) else c!r}")
         return c
@@ -122,9 +126,10 @@ class ConditionEmbedding(nn.Module):
         e = self.module(c.float() if c.dtype is torch.double else c)
         if not isinstance(e, Tensor) or e.shape != (b, self.dim):
             raise ValueError(f'the module must give ({b}, {self.dim}), got {tuple(e.shape) if isinstance(e, Tensor) else e!r}')
-        return e*(torch.rand(b, 1, device=e.device) >= self.p_uncond) if self.training and self.p_uncond else e
+        if not (self.training and self.p_uncond): return e
+        return e.masked_fill(torch.rand(b, 1, device=e.device) < self.p_uncond, 0)
 
-# %% ../nbs/01_embeddings.ipynb #fb2a1903
+# %% ../nbs/01_embeddings.ipynb #64bf6d10
 class TokenEmbedding(nn.Module):
     "A learned vector for each word and each place; an empty caption for guidance (Ho & Salimans 2022)"
     def __init__(self,
@@ -138,27 +143,27 @@ class TokenEmbedding(nn.Module):
         self.words,self.places = nn.Embedding(n_tokens + 1, _count('dim', dim)),nn.Embedding(max_len, dim)
 
     def check(self,
-        c:Tensor, # Tokens
+        tokens:Tensor, # Tokens
         b:int|None=None, # Batch size that they should have
         values:bool=True # Look at the tokens themselves? On a GPU that waits for the device
-    ) -> Tensor: # `c`, if it is a batch of captions
-        "Raise an error that says what is wrong with `c`"
-        if not isinstance(c, Tensor): raise TypeError(f'c must be a tensor of tokens, got {type(c).__name__}')
-        if c.is_floating_point() or c.dtype is torch.bool: raise TypeError(f'c must hold whole numbers, got {c.dtype}')
-        if c.ndim != 2 or b is not None and len(c) != b or not 0 < c.shape[1] <= self.max_len:
-            raise ValueError(f"c must be ({'b' if b is None else b}, m) with m in 1..{self.max_len}, one caption an image, got {tuple(c.shape)}")
-        if values and len(c) and (c.min() < 0 or c.max() >= self.n_tokens or not (c > 0).any(1).all()):
-            raise ValueError(f'c must lie in 0..{self.n_tokens-1}, and no caption be all 0, got {c.min().item()}..{c.max().item()}')
-        return c
+    ) -> Tensor: # `tokens`, if it is a batch of captions
+        "Raise an error that says what is wrong with `tokens`"
+        if not isinstance(tokens, Tensor): raise TypeError(f'tokens must be a tensor, got {type(tokens).__name__}')
+        if tokens.is_floating_point() or tokens.dtype is torch.bool: raise TypeError(f'tokens must hold whole numbers, got {tokens.dtype}')
+        if tokens.ndim != 2 or b is not None and len(tokens) != b or not 0 < tokens.shape[1] <= self.max_len:
+            raise ValueError(f"tokens must be ({'b' if b is None else b}, m) with m in 1..{self.max_len}, one caption an image, got {tuple(tokens.shape)}")
+        if values and len(tokens) and (tokens.min() < 0 or tokens.max() >= self.n_tokens or not (tokens > 0).any(1).all()):
+            raise ValueError(f'tokens must lie in 0..{self.n_tokens-1}, and no caption be all 0, got {tokens.min().item()}..{tokens.max().item()}')
+        return tokens
 
     def forward(self,
-        c:Tensor|None, # Tokens, `(b, m)`, integers in 0..n_tokens-1, filled up with 0; `None` for empty captions
+        tokens:Tensor|None, # Tokens, `(b, m)`, integers in 0..n_tokens-1, filled up with 0; `None` for empty captions
         b:int # Batch size
     ) -> tuple[Tensor, Tensor]: # Vectors, `(b, m, dim)`, and the mask, `(b, m)`, `True` at words
         "Look up words and places; when training, empty each caption with probability `p_uncond`"
-        if c is None: c = torch.zeros(b, 1, dtype=torch.long, device=self.words.weight.device); empty = torch.ones(b, 1, dtype=torch.bool, device=c.device)
+        if tokens is None: c = torch.zeros(b, 1, dtype=torch.long, device=self.words.weight.device); empty = torch.ones(b, 1, dtype=torch.bool, device=c.device)
         else:
-            c = self.check(c, b, not isinstance(c, Tensor) or _readable(c)).long()
+            c = self.check(tokens, b, not isinstance(tokens, Tensor) or _readable(tokens)).long()
             empty = torch.rand(b, 1, device=c.device) < (self.p_uncond if self.training else 0.)
         first = torch.arange(c.shape[1], device=c.device) == 0
         c = torch.where(empty, torch.where(first, self.n_tokens, 0), c)

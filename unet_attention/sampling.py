@@ -106,12 +106,12 @@ def _sample(step, model, sz, device, n_steps,
             x_0s.append(x_0)
     return x, x_0s
 
-# %% ../nbs/07_sampling.ipynb #0959e9ff
+# %% ../nbs/07_sampling.ipynb #a64ec858
 @delegates(_sample)
 def ddpm(
     model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
     sz:tuple, # Shape of what to draw, `(b, c, h, w)`
-    device='cpu', # Where to draw; as it stands, where the model is
+    device:str|torch.device='cpu', # Where to draw; as it stands, where the model is
     n_steps:int=100, # Evaluations of the network, at least 1
     **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there, each of shape `sz`
@@ -121,12 +121,12 @@ def ddpm(
         return mean + var.sqrt()*randn()
     return _sample(step, model, sz, device, n_steps, **kwargs)
 
-# %% ../nbs/07_sampling.ipynb #27a1091a
+# %% ../nbs/07_sampling.ipynb #fe21e0c0
 @delegates(_sample)
 def ddim(
     model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
     sz:tuple, # Shape of what to draw, `(b, c, h, w)`
-    device='cpu', # Where to draw; as it stands, where the model is
+    device:str|torch.device='cpu', # Where to draw; as it stands, where the model is
     n_steps:int=50, # Evaluations of the network, at least 1
     eta:float=0., # Share of the ancestral sampler's noise, in [0, 1]
     **kwargs
@@ -139,13 +139,13 @@ def ddim(
         return x_s + sigma*randn() if eta else x_s
     return _sample(step, model, sz, device, n_steps, **kwargs)
 
-# %% ../nbs/07_sampling.ipynb #4bc59336
+# %% ../nbs/07_sampling.ipynb #f98a70b9
 @delegates(_sample, but=['c'])
 def conditional_ddpm(
     model, # `model(x_t, t, c)`
-    c:Tensor, # Labels, `(b,)`, integers
+    c:Tensor, # Labels, `(b,)`, integers in 0..n_classes-1
     sz:tuple=(16,1,32,32), # Shape of what to draw, `(b, c, h, w)`
-    device='cpu', # Where to draw; as it stands, where the model is
+    device:str|torch.device='cpu', # Where to draw; as it stands, where the model is
     n_steps:int=100, # Evaluations of the network, at least 1
     **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`, and the `n_steps` guesses that led there, each of shape `sz`

@@ -21,10 +21,10 @@ from .embeddings import _readable
 from .unet import _core, _takes
 from .diffusion import _check_target, abar, model_target, noisify, to_target
 
-# %% ../nbs/06_training.ipynb #b2a01683
+# %% ../nbs/06_training.ipynb #1e260a6e
 def spread_times(
     n:int, # Number of times
-    device=None, # Where to draw them
+    device:str|torch.device|None=None, # Where to draw them
     generator:torch.Generator|None=None # Draws the first; torch's global one if not given
 ) -> Tensor: # `(n,)`, each uniform in [0, 1), together evenly spaced
     "Times for a batch: one drawn at random, the others in steps of `1/n` from it, round the circle (Kingma et al. 2021)"
@@ -75,13 +75,14 @@ class FashionDDPM(Callback):
 
     def condition(self): return ()
 
-# %% ../nbs/06_training.ipynb #c6576268
+# %% ../nbs/06_training.ipynb #a8b35bc5
 class ConditionalFashionDDPM(FashionDDPM):
     "`FashionDDPM` that gives the model the label too: `(x_t, t, c)`"
     def before_fit(self):
         super().before_fit()
-        y,classes = getattr(self.dls.train.dataset, 'told', None),getattr(_core(self.model), 'classes', None)
-        if None not in (y, classes): classes.check(y)
+        classes = getattr(_core(self.model), 'classes', None)
+        for dl in (self.dls.train, self.dls.valid):
+            if classes is not None and getattr(dl.dataset, 'told', None) is not None: classes.check(dl.dataset.told)
 
     def condition(self):
         if not self.yb and self.training: raise ValueError('dls must yield (images, labels) to train on labels, got images alone')
@@ -154,7 +155,7 @@ class DiffusionLearner(Learner):
         if not finding: _core(self.model).target = cb.target
         return res
 
-# %% ../nbs/06_training.ipynb #5896abaf
+# %% ../nbs/06_training.ipynb #cac23931
 def diffusion_learner(
     dls:DataLoaders, # Yields images `(b, c, h, w)` in [-1, 1], and labels `(b,)` for a conditional model
     model:nn.Module, # Called as `model(x_t, t)`, or `model(x_t, t, c)` if conditional
@@ -178,15 +179,15 @@ def diffusion_learner(
     for k,v in dict(target=target, weight=weight).items():
         if not ours(FashionDDPM) and v is not None: raise ValueError(f'{k} must be None beside a FashionDDPM in cbs, got {v!r}')
     if ours(FashionDDPM): cbs = L((ConditionalFashionDDPM if conditional else FashionDDPM)(target, weight=weight)) + cbs
-    if ours(EMA) and ema is not None: cbs = L(EMA(ema)) + cbs
+    if ours(EMA) and ema is not None: cbs = L(EMA(_real('ema', ema, '[0, 1)'))) + cbs
     kwargs = {'opt_func': partial(OptimWrapper, opt=torch.optim.AdamW, betas=(.9, .99)), 'metrics': EpsLoss(), **kwargs}
     return DiffusionLearner(dls, model, loss_func=loss_func, wd=_real('wd', wd, '[0, inf)'), cbs=cbs, **kwargs)
 
-# %% ../nbs/06_training.ipynb #faca0aca
+# %% ../nbs/06_training.ipynb #ade8bfe7
 def train(
     model:nn.Module, # `model(x_t, t)`
     dls:DataLoaders, # Yields images `(b, c, h, w)` in [-1, 1]; labels are ignored
-    lr:float, # Highest learning rate of the cycle
+    lr:float, # Highest learning rate of the cycle, above 0
     n_epochs:int, # Passes over the training set
     extra_cbs=[], # Further callbacks
     loss_fn=F.mse_loss, # Compares prediction and target

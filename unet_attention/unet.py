@@ -27,7 +27,7 @@ def _check_x(x, color_channels, n_halvings):
     if x.shape[2] % n or x.shape[3] % n or 0 in x.shape[2:]: raise ValueError(
         f'x must have sides divisible by {n}, since they are halved {n_halvings} times, got {x.shape[2]}x{x.shape[3]}')
 
-# %% ../nbs/03_unet.ipynb #f74dc7d4
+# %% ../nbs/03_unet.ipynb #5ce7315c
 class UNet(nn.Module):
     "The simple U-Net: one `ResBlock` a level and direction, attention in the middle (Ronneberger et al. 2015, Ho et al. 2020)"
     target = None
@@ -40,6 +40,7 @@ class UNet(nn.Module):
         super().__init__()
         nfs,te = _counts('nfs', nfs),_count('t_embed', t_embed)
         if not nfs: raise ValueError('nfs must have at least one entry, got none')
+        if te % 2: raise ValueError(f't_embed must be even, got {te}')
         self.color_channels,self.n_levels,ins = _count('color_channels', color_channels),len(nfs),nfs[:1] + nfs[:-1]
         self.config = dict(nfs=tuple(nfs), color_channels=self.color_channels, t_embed=te, num_heads=_count('num_heads', num_heads))
         self.time,self.conv_in = TimestepEmbedding(te),nn.Conv2d(color_channels, nfs[0], 3, padding=1)
@@ -80,7 +81,7 @@ def _plan(nfs, attention_heads, n_blocks):
             if h and nfs[j] % h: raise ValueError(f'attention_heads[{i}] must divide nfs[{j}], got {h} heads for {nfs[j]} channels')
     return nfs,heads,blocks
 
-# %% ../nbs/03_unet.ipynb #4a4e33e0
+# %% ../nbs/03_unet.ipynb #42cfd975
 def heads_at(
     sz:int, # Side of the images
     nfs:tuple, # Channels of each level, from full size down
@@ -90,12 +91,14 @@ def heads_at(
     "Heads of each level for attention at `max_res` and below"
     nfs,sz,d = _counts('nfs', nfs),_count('sz', sz),_count('head_dim', head_dim)
     _count('max_res', max_res)
+    n = len(nfs) - 1
+    if sz % 2**n: raise ValueError(f'sz must be divisible by {2**n}, since it is halved {n} times, got {sz}')
     def heads(i):                                                  # the level's blocks work with both widths on the way up
         c = math.gcd(nfs[i], nfs[max(i-1, 0)])
         return max(h for h in range(1, max(1, nfs[i]//d) + 1) if c % h == 0)
     return tuple(heads(i) if sz >> i <= max_res else 0 for i in range(len(nfs)))
 
-# %% ../nbs/03_unet.ipynb #76b70f38
+# %% ../nbs/03_unet.ipynb #fa1b9257
 class TAUnet(nn.Module):
     "U-Net with time embeddings and self-attention (Ronneberger et al. 2015, Ho et al. 2020): `model(x_t, t)`"
     target = None   # what training taught it to predict, 'eps' or 'v' (notebook 04 explains both); sampling follows it
@@ -121,7 +124,9 @@ class TAUnet(nn.Module):
         self.out = nn.Sequential(group_norm(nfs[0]), nn.SiLU(), zero_init(nn.Conv2d(nfs[0], color_channels, 3, padding=1)))
         self.to(memory_format=torch.channels_last)
 
-    def embed(self, t):
+    def embed(self,
+        t:Tensor # Times, `(b,)`, floating point in [0, 1]
+    ) -> Tensor: # `(b, t_embed)`
         "Times `(b,)` to `(b, t_embed)`"
         return self.time(t)
 
@@ -142,7 +147,7 @@ class TAUnet(nn.Module):
         for up,s in zip(self.ups, reversed(skips)): h = up(h, s, emb, *context)
         return self.out(h).to(x.dtype).contiguous()
 
-# %% ../nbs/03_unet.ipynb #48dd0910
+# %% ../nbs/03_unet.ipynb #c90ac174
 class ConditionalTAUnet(TAUnet):
     "`TAUnet` that is told a class: `model(x_t, t, c)`; without `c` it draws whatever it likes"
     def __init__(self,
@@ -165,7 +170,10 @@ class ConditionalTAUnet(TAUnet):
         "Number of classes"
         return self.classes.n_classes
 
-    def embed(self, t, c=None):
+    def embed(self,
+        t:Tensor, # Times, `(b,)`, floating point in [0, 1]
+        c:Tensor|None=None # Labels, `(b,)`; `None` for no class
+    ) -> Tensor: # `(b, t_embed)`
         "Times and labels, each `(b,)`, to `(b, t_embed)`: their embeddings added"
         return self.time(t) + self.classes(c, len(t))
 
@@ -178,7 +186,7 @@ class ConditionalTAUnet(TAUnet):
         _check_x(x, self.color_channels, self.n_levels-1), _check_t(t, len(x), 1)
         return self._unet(x, self.embed(t, c))
 
-# %% ../nbs/03_unet.ipynb #62c88970
+# %% ../nbs/03_unet.ipynb #77d04256
 class ContextTAUnet(TAUnet):
     "`TAUnet` that listens to a caption: `model(x_t, t, context=tokens)`; self- and cross-attention at the levels with heads (Rombach et al. 2022)"
     def __init__(self,
@@ -192,7 +200,7 @@ class ContextTAUnet(TAUnet):
         max_len:int=16, # Longest caption, in tokens
         p_uncond:float=.1 # Probability in [0, 1) that training empties a caption, which makes guidance possible
     ):
-        tokens = TokenEmbedding(n_tokens, context_dim, max_len, p_uncond)
+        tokens = TokenEmbedding(n_tokens, _count('context_dim', context_dim), max_len, p_uncond)
         super().__init__(nfs, attention_heads, n_blocks, color_channels, t_embed, context_dim)
         if not any(self.config['attention_heads']): raise ValueError('attention_heads must not be 0 at every level: no block would hear the caption')
         self.classes = tokens
@@ -252,7 +260,7 @@ def save_unet(
         for tmp in new.values(): tmp.unlink(missing_ok=True)
     return folder
 
-# %% ../nbs/03_unet.ipynb #81642553
+# %% ../nbs/03_unet.ipynb #56ff8655
 def _read_config(file):
     "The model that a `config.json` describes, with its target and extra facts"
     try: d = json.loads(file.read_text(encoding='utf-8'))
@@ -268,7 +276,7 @@ def _read_config(file):
 
 def load_unet(
     folder:str|Path, # A folder that `save_unet` wrote
-    device='cpu' # Where to put the model
+    device:str|torch.device='cpu' # Where to put the model
 ) -> nn.Module: # The model, in `eval` mode; `model.target` and `model.extra` are what was saved
     "Rebuild a model from `config.json` and `model.safetensors`"
     from safetensors.torch import load_file

@@ -30,8 +30,9 @@ def _raises(n):
     for e,t in sorted(n.raises, key=lambda o: ('ValueError', 'TypeError').index(o[0]) if o[0] in ('ValueError', 'TypeError') else 9):
         t = re.sub(r',? (?:got|not) (?:\{[^}]*\}|the file \{[^}]*\}|[….x]+)+$', '', t).strip().replace('`', '')
         t = re.sub(r'\{([^{}]+)\}', r'‹\1›', t)
+        if m := re.match(r'‹(\w+)›', t): t = m[1] + t[m.end():] if m[1] in [p[0] for p in n.params] else ''
+        if t in ('', '…'): continue
         name,what = re.match(r'(?:([\w.\[\]]+) must be )?(.*)', t, re.S).groups()
-        if t in ('', '…') or t.startswith('‹'): continue
         if not name: seen.setdefault((e, t), [])
         elif name not in (ns := seen.setdefault((e, what), [])): ns.append(name)
     for (e,what),ns in seen.items():

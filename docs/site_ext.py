@@ -182,7 +182,7 @@ class Outside:
         return self.urls[next(iter(full))] if len(full) == 1 else None
 
 # functions of the `torch` namespace that prose may name; others stay unlinked, since not all have a page of this form
-TORCH = set('cat export chunk compile einsum lerp linspace manual_seed no_grad inference_mode rand randn randn_like randperm save load stack cdist '
+TORCH = set('cat chunk compile einsum lerp linspace manual_seed no_grad inference_mode rand randn randn_like randperm save load stack cdist '
             'where zeros ones full empty arange as_tensor from_numpy matmul bmm set_grad_enabled compile'.split())
 
 def outside_link(name, imports):

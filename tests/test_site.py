@@ -189,7 +189,7 @@ def test_readme_runs(tmp_path, monkeypatch):
     dls,cycle,find = every.get_fashion_dls,Learner.fit_one_cycle,Learner.lr_find
     monkeypatch.setattr(every, 'get_fashion_dls', lambda bs: dls(bs, n_train=64, n_valid=32))
     monkeypatch.setattr(Learner, 'fit_one_cycle', lambda self, n, lr: cycle(self, 1, lr))
-    monkeypatch.setattr(Learner, 'lr_find', lambda self: find(self, num_it=3, show_plot=False))
+    monkeypatch.setattr(Learner, 'lr_find', lambda self: find(self, num_it=20, show_plot=False))
     code, = re.findall(r'^```python\n(.*?)^```', (root/'README.md').read_text(encoding='utf-8'), re.M|re.S)
     exec(compile(code.replace('n_steps=100', 'n_steps=3'), 'README.md', 'exec'), {})
     assert {'clothes.png', 'clothes'} <= {f.name for f in tmp_path.iterdir()}

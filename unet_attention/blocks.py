@@ -121,9 +121,9 @@ class TADownblock(nn.Module):
             skips.append(x)
         return self.down(x), skips
 
-# %% ../nbs/02_blocks.ipynb #2752cd64
+# %% ../nbs/02_blocks.ipynb #c59e0d6a
 class TAUpblock(nn.Module):
-    "A GroupNorm and a doubling, then `n_layers` blocks at one resolution, each fed one skip of the level"
+    "A doubling, then `n_layers` blocks at one resolution, each fed one skip of the level"
     def __init__(self,
         t_embed:int, # Width of the time embedding
         c_in:int, # Channels coming in, and channels of each skip; divisible by `nh`
@@ -135,7 +135,7 @@ class TAUpblock(nn.Module):
     ):
         super().__init__()
         n,c_in = _count('n_layers', n_layers),_count('c_in', c_in)
-        self.up = nn.Sequential(group_norm(c_in), nn.Upsample(scale_factor=2), nn.Conv2d(c_in, c_in, 3, padding=1)) if upsample else nn.Identity()
+        self.up = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(c_in, c_in, 3, padding=1)) if upsample else nn.Identity()
         self.blocks = nn.ModuleList(TAResBlock(t_embed, 2*c_in, c_in if i < n-1 else c_out, stride=1, nh=nh, context_dim=context_dim)
                                     for i in range(n))
 

@@ -27,6 +27,14 @@ def test_unet_speed(tmp_path):
     assert all(res[n]['flops'] == res[f'{n}, channels_last']['flops'] > 0 for n in rivals[::2])
     assert res['UNet2DModel trimmed']['flops'] < res['UNet2DModel']['flops']
 
+@pytest.mark.skipif(not find_spec('diffusers'), reason="diffusers is not installed: pip install -e '.[bench]'")
+def test_high_rate():
+    rc, out, err = run('high_rate.py', '--small', '--bs', 4, '--steps', 20, '--of', 40, '--lrs', '1e-3,1e-2')
+    assert rc == 0, err
+    rows = [[c.strip() for c in l.strip('|').split('|')] for l in out.splitlines() if l.startswith('|')]
+    assert [r[:2] for r in rows[2:]] == [[n, lr] for n in ('TAUnet', 'UNet2DModel, channels_last') for lr in ('1e-3', '1e-2')]
+    assert all(len(r) == 12 and 0 < float(v) < 5 for r in rows[2:] for v in r[2:])
+
 def write_idx(file, a):
     file.write_bytes(gzip.compress(bytes((0, 0, 8, a.ndim)) + np.array(a.shape, '>u4').tobytes() + a.astype('u1').tobytes()))
 

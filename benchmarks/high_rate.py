@@ -1,0 +1,56 @@
+"""The start of training at several learning rates: does `TAUnet` survive it, does diffusers' `UNet2DModel`?
+
+    python benchmarks/high_rate.py --data /usr/share/datasets/fashion-mnist
+
+README.md beside this file says what is compared."""
+import torch, torch.nn.functional as F
+from functools import partial
+from itertools import islice
+from fastcore.script import call_parse
+from unet_speed import CONTESTANTS, FASHION, OURS, SMALL
+from unet_attention.data import get_fashion_dls, get_shapes_dls
+from unet_attention.diffusion import noisify, to_target
+
+def chained(dl):
+    "The batches of epoch after epoch"
+    while True: yield from dl
+
+def losses(name, cfg, get_dls, lr, steps, of, device, seed):
+    "The losses of the first `steps` steps of a cycle of `of` steps, in v"
+    torch.manual_seed(seed)
+    model = CONTESTANTS[name](**cfg).to(device).train()
+    opt = torch.optim.AdamW(model.parameters(), lr=lr, betas=(.9, .99), weight_decay=.01)
+    sched,res = torch.optim.lr_scheduler.OneCycleLR(opt, lr, total_steps=of, pct_start=.25),[]
+    torch.manual_seed(seed)                              # the same batches and the same noise for everybody
+    for x_0,_ in islice(chained(get_dls().train), steps):
+        x_t,t,eps = noisify(x_0)
+        pred = model(x_t, t) if name == OURS else model(x_t, 1000*t, return_dict=False)[0]      # diffusers counts time in thousandths
+        loss = F.mse_loss(pred, to_target(x_0, eps, t, 'v'))
+        loss.backward()
+        opt.step(); opt.zero_grad(); sched.step()
+        res.append(loss.item())
+    return res
+
+@call_parse
+def main(
+    data:str=None, # Folder with the four gzipped IDX files of Fashion-MNIST; the environment's FASHION_MNIST_PATH, then the hub, if not given
+    lrs:str='1e-3,4e-3', # Highest learning rates of the cycle
+    contestants:str=f'{OURS};UNet2DModel, channels_last', # Names of contestants of unet_speed.py, with ';' between them
+    steps:int=100, # Steps to take
+    of:int=300, # Steps of the whole cycle, whose first quarter is the warm-up
+    bs:int=32, # Images in a batch
+    device:str='cpu', # 'cuda' or 'cpu'
+    seed:int=0, # Of the weights, the order and the noise
+    small:bool=False # A tiny configuration on the shapes, to see that everything runs
+):
+    "Train the first steps of a cycle, and print the mean loss of every tenth of them"
+    cfg = dict(SMALL, color_channels=3) if small else FASHION
+    if small: get_dls = partial(get_shapes_dls, bs=bs, n_train=4*bs, n_valid=bs, sz=16, device=device)
+    else: get_dls = partial(get_fashion_dls, bs=bs, path=data, device=device)
+    n = max(1, steps//10)
+    ends = list(range(n, steps+1, n))
+    print(f'| model | rate | {" | ".join(f"to {e}" for e in ends)} |\n| --- | ---: {"| ---: "*len(ends)}|')
+    for name in contestants.split(';'):
+        for lr in lrs.split(','):
+            l = losses(name, cfg, get_dls, float(lr), steps, of, device, seed)
+            print(f'| {name} | {lr} | {" | ".join(f"{sum(l[e-n:e])/n:.3f}" for e in ends)} |', flush=True)

@@ -229,14 +229,14 @@ def _takes(model, n):
     try: return bool(inspect.signature(model.forward if isinstance(model, nn.Module) else model).bind(*range(n)))
     except TypeError: return False
 
-# %% ../nbs/03_unet.ipynb #2d8630d5
+# %% ../nbs/03_unet.ipynb #5dc5465c
 def save_unet(
     model:nn.Module, # One of the U-Nets above; compiled and parallel ones are unwrapped
     folder:str|Path, # Made if it is not there
     **extra # Anything else worth keeping in `config.json` under `extra`: class names, image size, ... (JSON types)
 ) -> Path: # The folder
     "Write `config.json` and `model.safetensors`"
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     model,folder = _core(model),Path(folder)
     if type(model).__name__ not in _models: raise TypeError(f'model must be one of {", ".join(_models)}, got {type(model).__name__}')
     if isinstance(model.config.get('n_classes'), nn.Module): raise TypeError(
@@ -254,7 +254,7 @@ def save_unet(
     new = {f: folder/f'{f}.new' for f in ('config.json', 'model.safetensors')}
     try:
         new['config.json'].write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
-        save_file({k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}, new['model.safetensors'])
+        new['model.safetensors'].write_bytes(save({k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}))
         for f,tmp in new.items(): os.replace(tmp, folder/f)
     finally:
         for tmp in new.values(): tmp.unlink(missing_ok=True)

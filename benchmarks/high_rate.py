@@ -3,7 +3,7 @@
     python benchmarks/high_rate.py --data /usr/share/datasets/fashion-mnist
 
 README.md beside this file says what is compared."""
-import torch, torch.nn.functional as F
+import sys, torch, torch.nn.functional as F
 from functools import partial
 from itertools import islice
 from fastcore.script import call_parse
@@ -44,10 +44,12 @@ def main(
     small:bool=False # A tiny configuration on the shapes, to see that everything runs
 ):
     "Train the first steps of a cycle, and print the mean loss of every tenth of them"
+    if wrong := set(contestants.split(';')) - set(CONTESTANTS): sys.exit(f"contestants must be among {'; '.join(CONTESTANTS)}, got {'; '.join(sorted(wrong))}")
+    if not 10 <= steps <= of: sys.exit(f'steps must lie in 10..{of}, the length of the cycle, got {steps}')
     cfg = dict(SMALL, color_channels=3) if small else FASHION
     if small: get_dls = partial(get_shapes_dls, bs=bs, n_train=4*bs, n_valid=bs, sz=16, device=device)
     else: get_dls = partial(get_fashion_dls, bs=bs, path=data, device=device)
-    n = max(1, steps//10)
+    n = steps//10
     ends = list(range(n, steps+1, n))
     print(f'| model | rate | {" | ".join(f"to {e}" for e in ends)} |\n| --- | ---: {"| ---: "*len(ends)}|')
     for name in contestants.split(';'):

@@ -34,6 +34,10 @@ def test_high_rate():
     rows = [[c.strip() for c in l.strip('|').split('|')] for l in out.splitlines() if l.startswith('|')]
     assert [r[:2] for r in rows[2:]] == [[n, lr] for n in ('TAUnet', 'UNet2DModel, channels_last') for lr in ('1e-3', '1e-2')]
     assert all(len(r) == 12 and 0 < float(v) < 5 for r in rows[2:] for v in r[2:])
+    low,high = rows[2][2:],rows[3][2:]
+    assert low != high and float(high[-1]) < float(high[0])        # the rate arrives, and the network learns
+    rc, out, err = run('high_rate.py', '--small', '--contestants', 'nobody')
+    assert rc == 1 and 'contestants must be among TAUnet' in err
 
 def write_idx(file, a):
     file.write_bytes(gzip.compress(bytes((0, 0, 8, a.ndim)) + np.array(a.shape, '>u4').tobytes() + a.astype('u1').tobytes()))

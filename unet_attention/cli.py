@@ -140,15 +140,19 @@ def _draw(model, n, steps, guidance, seed, classes, sampler=ddim):
     return sampler(model, (n if c is None else len(c), model.color_channels, sz, sz), device, steps, c=c,
                    guidance=1. if c is None else guidance, generator=g)
 
+def _what(learn):
+    "What the pictures are titled: the data, and whether the training came to its end"
+    return learn.model.extra['data'] + (', stopped early' if learn.stop_on_interrupt.stopped else '')
+
 def _results(learn, out, n, steps, guidance, seed):
     "Write the loss curve and what the saved model draws"
     model,vocab = load_unet(out, next(learn.model.parameters()).device),learn.model.extra['classes']
     if learn.recorder.losses:
         learn.recorder.plot_loss(with_valid=bool(learn.recorder.values))
-        plt.gca().set(xlabel='step', ylabel=f'loss ({model.target})', title=f'Training on {model.extra["data"]}')
+        plt.gca().set(xlabel='step', ylabel=f'loss ({model.target})', title=f'Training on {_what(learn)}')
         plt.gcf().savefig(out/'losses.png', dpi=100, bbox_inches='tight'); plt.close('all')
     x,x_0s = _draw(model, n, steps, guidance, seed, range(len(vocab)) if vocab else None)
-    fig = show_images(x, imsize=.6, row_titles=vocab, title=f'{model.extra["data"]}: {steps} steps' + (f', guidance {guidance:g}' if vocab else ''))
+    fig = show_images(x, imsize=.6, row_titles=vocab, title=f'{_what(learn)}: {steps} steps' + (f', guidance {guidance:g}' if vocab else ''))
     fig.savefig(out/'samples.png', dpi=110, bbox_inches='tight'); plt.close(fig)
     pick = slice(None, None, n) if vocab else slice(0, 12)
     save_gif([o[pick] for o in x_0s], out/'denoising.gif')

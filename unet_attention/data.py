@@ -8,7 +8,7 @@ __all__ = ['SHAPES', 'COLOURS', 'SIZES', 'SHAPE_CLASSES', 'FASHION_CLASSES', 'fr
            'get_dls']
 
 # %% ../nbs/05_data.ipynb #fa4e65f2
-import glob, gzip, inspect, math, os, reprlib, zlib
+import glob, gzip, inspect, math, os, re, reprlib, zlib
 from collections.abc import Callable
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
@@ -416,6 +416,10 @@ def _image_folder(p):
     return datasets.DatasetDict({s: datasets.Dataset.from_dict(rows(s), features=datasets.Features(image=datasets.Image(), **label)) for s in sorted(set(splits))})
 
 # %% ../nbs/05_data.ipynb #a888700e
+def _from_hub(d):
+    "Did `d` come from the hub, today or on an earlier day? What does lies in a folder named by its commit there"
+    return all(re.fullmatch('[0-9a-f]{40}', Path(f['filename']).parent.name) for o in (d.values() if isinstance(d, dict) else [d]) for f in o.cache_files)
+
 def _load(name, **kwargs):
     "A data set from a folder or from the hub"
     import datasets
@@ -436,6 +440,8 @@ def _load(name, **kwargs):
         raise ValueError(f'{name} must hold data that can be read, got an error: {str(e.__cause__ or e)[-300:]}') from e
     if not isinstance(d, (datasets.Dataset,datasets.DatasetDict)):
         raise ValueError(f'kwargs must give a Dataset or a DatasetDict, without streaming and with one split, got {type(d).__name__}')
+    if not p.is_dir() and not _from_hub(d): raise FileNotFoundError(
+        f'name_or_path must be a folder or the name of a data set on the hub, got {name}: `datasets` read a folder of that name once, and it is gone')
     return d.with_format(None)
 
 def _splits(d, seed):

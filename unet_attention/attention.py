@@ -19,7 +19,9 @@ def attention_weights(
 ) -> Tensor: # Weights in [0, 1], `(..., n, m)`; each row sums to one
     "`softmax(q @ k.T / sqrt(d))`: how much each query looks at each key"
     s = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])     # (..., n, m)
-    if mask is not None: s = s.masked_fill(~mask, -torch.inf)
+    if mask is not None:
+        if mask.dtype is not torch.bool: raise TypeError(f'mask must be boolean, got {mask.dtype}')
+        s = s.masked_fill(~mask, -torch.inf)
     return s.softmax(-1)
 
 # %% ../nbs/00_attention.ipynb #60345e71
@@ -43,6 +45,7 @@ def split_heads(
     nh:int # Number of heads
 ) -> Tensor: # `(b, nh, n, d)`
     "Give each of `nh` heads its own slice of the channels"
+    if x.ndim != 3: raise ValueError(f'x must be (b, n, nh*d), got {tuple(x.shape)}')
     if x.shape[-1] % _count('nh', nh): raise ValueError(f'nh must divide the channels: {x.shape[-1]} is not a multiple of nh={nh}')
     return x.unflatten(-1, (nh, -1)).transpose(1, 2)
 

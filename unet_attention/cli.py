@@ -19,7 +19,7 @@ from tempfile import TemporaryFile
 from PIL import Image
 from fastcore.script import anno_parser
 from .attention import _count, _real
-from .data import _tile, get_dls, show_images, to_uint8
+from .data import _batch, _tile, get_dls, show_images, to_uint8
 from .sampling import ddim, ddpm
 from .training import diffusion_learner
 from .unet import ConditionalTAUnet, TAUnet, load_unet, save_unet
@@ -33,8 +33,10 @@ def save_gif(
     ms:int=80 # Time a frame stays, in milliseconds; the last one stays 25 times as long
 ) -> Path: # The file
     "Write the denoising of a batch of images as an animation"
+    if not isinstance(frames, (list, tuple)) or len({getattr(o, 'shape', None) for o in frames}) != 1:
+        raise ValueError(f'frames must be a list of images of one shape, (b, c, h, w), got {type(frames).__name__} {[tuple(getattr(o, "shape", ())) for o in frames][:3]}')
     def picture(x):
-        g = _tile(to_uint8(x.cpu(), lims).expand(-1, 3, -1, -1), min(len(x), 6), 2, 0)
+        g = _tile(to_uint8(_batch(x), lims).expand(-1, 3, -1, -1), min(len(x), 6), 2, 0)
         return Image.fromarray(g.numpy()).resize((g.shape[1]*zoom, g.shape[0]*zoom), Image.NEAREST).quantize(64)
     first,*rest = [picture(o) for o in frames]
     first.save(file, save_all=True, append_images=rest, duration=[ms]*len(rest) + [25*ms], loop=0)
@@ -43,9 +45,9 @@ def save_gif(
 # %% ../nbs/09_cli.ipynb #13e65731
 class StopOnInterrupt(Callback):
     "`with learn.stop_on_interrupt: learn.fit(...)`: Ctrl-C ends the fit after the batch in hand, a second one at once"
-    order,stopped = 90,False
+    order,stopped,_on = 90,False,False
     def __enter__(self):
-        self.stopped = False
+        self.stopped,self._on = False,True
         try: self._old = signal.signal(signal.SIGINT, self._note)
         except ValueError: self._old = None                # only the main thread may set signal handlers
         return self
@@ -56,13 +58,14 @@ class StopOnInterrupt(Callback):
         os.write(2, b'\nStopping after this batch; Ctrl-C again stops at once\n')       # `print` is not for signal handlers
 
     def after_batch(self):
-        if self.stopped: raise CancelFitException()
+        if self.stopped and self._on: raise CancelFitException()
 
     def __exit__(self, kind, *args):
         if self._old is not None: signal.signal(signal.SIGINT, signal.SIG_IGN)       # a third one would only do harm
         try:
             if kind is KeyboardInterrupt: self.learn('after_fit')
         finally:
+            self._on = False
             if self._old is not None: signal.signal(signal.SIGINT, self._old)
 
 # %% ../nbs/09_cli.ipynb #49a8240a
@@ -77,8 +80,9 @@ class SaveUnet(Callback):
         if not self.loss.isfinite(): raise ValueError(
             f'lr must be smaller: at step {self.train_iter} it was {self.opt.hypers[-1]["lr"]:.2g}, and the loss {self.loss.item()}')
 
-    def after_epoch(self): save_unet(self.learn.model, self.folder)
-    def after_fit(self): save_unet(self.learn.model, self.folder)
+    def _save(self):
+        if not hasattr(self.learn, 'lr_finder'): save_unet(self.learn.model, self.folder)      # `lr_find` tries rates and spoils the weights
+    after_epoch = after_fit = _save
 
 # %% ../nbs/09_cli.ipynb #ac5f4240
 def _ints(name, v):
@@ -164,7 +168,7 @@ def train_model(
     path:str='', # Local copy of the data to read in place of the hub
     sz:int=32, # Side of the images in pixels
     image_key:str='', # Column that holds the images; found if not given
-    label_key:str='', # Column that holds the labels; found if not given
+    label_key:str='', # Column that holds the labels; found if not given; False for none
     n_train:int=None, # Training images to use; 6400 for shapes, otherwise all
     epochs:int=None, # Passes over the training images; 4 for shapes, 3 otherwise
     bs:int=16, # Batch size
@@ -186,7 +190,7 @@ def train_model(
     if target not in ('eps', 'v'): raise ValueError(f"target must be 'eps' or 'v', got {target!r}")
     out,levels = _run_folder(out, data, path),_levels(sz, nfs=nfs, attention_heads=attention_heads, n_blocks=n_blocks)
     learn = _learner(data, out, levels, sz, target, seed, bs=bs, n_train=n_train,
-                     path=path or None, image_key=image_key or None, label_key=label_key or None)
+                     path=path or None, image_key=image_key or None, label_key={'': None, 'False': False}.get(label_key, label_key))
     out.mkdir(parents=True, exist_ok=True)
     print(f'{len(learn.dls.train.dataset):,} images of {sz}x{sz}, {len(learn.model.extra["classes"] or []) or "no"} classes, '
           f'{sum(p.numel() for p in learn.model.parameters()):,} parameters, {epochs} epoch{"s"[:epochs > 1]}', flush=True)
@@ -223,13 +227,13 @@ def sample_model(
     out,model = _writable(out),load_unet(folder, default_device())
     if out.is_dir(): raise ValueError(f'out must be a picture, got the folder {out}')
     if 'sz' not in model.extra: raise ValueError(f'folder must say the size of its images (save the model with sz=), and {folder} does not')
-    vocab = model.extra.get('classes')
+    vocab,lims = model.extra.get('classes') or [str(i) for i in range(getattr(model, 'n_classes', 0))],model.extra.get('lims', (-1., 1.))
     if classes and not vocab: raise ValueError(f'classes must be left out: the model in {folder} knows none')
     picks = [_pick(o.strip(), vocab) for o in classes.split(',')] if classes else list(range(len(vocab))) if vocab else None
     x,x_0s = _draw(model, n, steps, guidance, seed, picks, dict(ddim=ddim, ddpm=ddpm)[sampler])
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix.lower() == '.gif': save_gif(x_0s, out)
-    else: show_images(x, imsize=.6, row_titles=[vocab[i] for i in picks] if vocab else None).savefig(out, dpi=110, bbox_inches='tight')
+    if out.suffix.lower() == '.gif': save_gif(x_0s, out, lims)
+    else: show_images(x, imsize=.6, row_titles=[vocab[i] for i in picks] if vocab else None, lims=lims).savefig(out, dpi=110, bbox_inches='tight')
     plt.close('all')
     print(f'Wrote {out}')
     return out
@@ -242,7 +246,7 @@ def _as_typed(why, func):
         k = m[0].strip('`=').replace('name_or_path', 'data')
         return '--' + k.replace('_', '-') if k in options else m[0]
     why = re.sub('^Exception occur.*? event `.*?`: ', '', ' '.join(str(why).split()))      # which fastai puts before errors in callbacks
-    return re.sub(r'`\w+=?`|^\w+|\b[a-z]+_[a-z]+\b', option, why)
+    return re.sub(r'`\w+=?`|^\w+(?=[ \[])|(?<![-/\w])[a-z]+_[a-z]+\b', option, why)
 
 def _command(name, func):
     "`func` as a command that answers bad input with one line and exit code 2"

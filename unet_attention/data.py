@@ -20,6 +20,7 @@ from fastai.data.load import DataLoader
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 from .attention import _count, _real
+from .unet import _device
 
 # %% ../nbs/05_data.ipynb #f58dec3b
 def _lims(lims):
@@ -286,16 +287,9 @@ class ImageDL(DataLoader):
         return show_images(x[:max_n], **merge(dict(imsize=1, lims=self.lims), kwargs))
 
 # %% ../nbs/05_data.ipynb #5ee79e7a
-def _device(device):
-    "`device` as torch's, by default the accelerator if there is one; or an error if it cannot be used"
-    if device is None: return default_device()
-    try: return torch.empty(0, device=device).device
-    except (RuntimeError, TypeError, AssertionError):
-        raise ValueError(f"device must be one that torch can use here, as 'cpu', got {device!r}") from None
-
 def _checked(bs, sz, lims, device, seed, least=1, **ns):
     "What all data sets take, checked before anything is loaded; the numbers `ns` may be None"
-    return (_count('bs', bs), _count('sz', sz, least), _lims(lims), _device(device), _count('seed', seed, 0),
+    return (_count('bs', bs), _count('sz', sz, least), _lims(lims), default_device() if device is None else _device(device), _count('seed', seed, 0),
             *(None if n is None else _count(k, n) for k,n in ns.items()))
 
 def _dls(train, valid, bs, lims, device):
@@ -341,6 +335,8 @@ FASHION_CLASSES = ['T-shirt/top','Trouser','Pullover','Dress','Coat','Sandal','S
 def _fashion_part(path, part):
     "`part` 'train' or 't10k' of the Fashion-MNIST files in the folder `path`"
     fx,fy = [path/f'{part}-{k}-ubyte.gz' for k in ('images-idx3','labels-idx1')]
+    for f in (fx,fy):
+        if not f.is_file(): raise FileNotFoundError(f'path (or FASHION_MNIST_PATH) must hold the four gzipped IDX files, and {f} is missing')
     x,y = read_idx(fx, 3),read_idx(fy, 1)
     if x.shape[1:]!=(28,28) or len(x)==0: raise ValueError(f'{fx} must hold images of 28x28, got {tuple(x.shape)}')
     if len(x)!=len(y): raise ValueError(f'{fy} must hold {len(x)} labels, as many as {fx} holds images, got {len(y)}')
@@ -393,22 +389,29 @@ def get_fashion_dls(
     return _dls(*parts, bs, lims, device)
 
 # %% ../nbs/05_data.ipynb #fdff08c9
-_SPLITS = {'train','validation','valid','val','test'}
+_SPLITS = {o: k for k,names in dict(train='train training', validation='validation valid val dev', test='test testing').items() for o in names.split()}
+
+def _files(p):
+    "The files under the folder `p`, hidden ones left out, links followed"
+    for d,subs,fs in os.walk(p, followlinks=True):
+        d = Path(d)
+        subs[:] = sorted(o for o in subs if o[0]!='.' and not d.resolve().is_relative_to((d/o).resolve()))    # no link back to where we came from
+        yield from (d/f for f in sorted(fs) if f[0]!='.')
 
 def _image_folder(p):
-    "The images under the folder `p`, split and labelled by the names of its subfolders; None if there are none, or tables beside them"
+    "The images under the folder `p`, split and labelled by the names of its subfolders; None if there are none, or a table about them"
     import datasets
     from PIL import Image
     Image.init()
-    files = [f for f in sorted(p.rglob('*')) if f.is_file() and not any(o[0]=='.' for o in f.relative_to(p).parts)]
+    files = list(_files(p))
     images = [f for f in files if Image.registered_extensions().get(f.suffix.lower()) in Image.OPEN]
-    if not images or any(f.suffix.lower() in ('.csv','.jsonl','.parquet','.arrow','.py') for f in files): return None
+    if not images or any(f.name in ('metadata.csv','metadata.jsonl','metadata.parquet') for f in files): return None
     parts = [f.relative_to(p).parts[:-1] or ('',) for f in images]
     tops = {o[0] for o in parts}
-    if tops & _SPLITS and not tops <= _SPLITS:
-        raise ValueError(f'folders must be all splits ({", ".join(sorted(_SPLITS))}) or all classes, got {", ".join(sorted(tops))}')
-    splits = [o[0] if tops <= _SPLITS else 'train' for o in parts]
-    classes = [(o[1:] or ('',))[0] if tops <= _SPLITS else o[0] for o in parts]
+    known = [_SPLITS.get(o.lower()) for o in tops]
+    if any(known) and not all(known): raise ValueError(f'folders must be all splits ({", ".join(_SPLITS)}) or all classes, got {", ".join(sorted(tops))}')
+    splits = [_SPLITS[o[0].lower()] if all(known) else 'train' for o in parts]
+    classes = [(o[1:] or ('',))[0] if all(known) else o[0] for o in parts]
     names = sorted(set(classes))
     if '' in names and len(names)>1: raise ValueError(f'images must all lie in class folders, or none, got {", ".join(names[1:])} and images beside them in {p}')
     label = {} if names==[''] else dict(label=datasets.ClassLabel(names=names))
@@ -420,7 +423,7 @@ def _from_hub(d):
     "Did `d` come from the hub, today or on an earlier day? What does lies in a folder named by its commit there"
     return all(re.fullmatch('[0-9a-f]{40}', Path(f['filename']).parent.name) for o in (d.values() if isinstance(d, dict) else [d]) for f in o.cache_files)
 
-def _load(name, **kwargs):
+def _load(name, /, **kwargs):
     "A data set from a folder or from the hub"
     import datasets
     p,name = Path(name).expanduser().resolve(),str(name)
@@ -479,7 +482,9 @@ def _decode(ds, key, sz):
     from PIL import Image, ImageOps
     from tqdm import tqdm
     ds,res = ds.select_columns(key),[]
-    if not isinstance(ds.features[key], datasets.Image): ds = ds.cast_column(key, datasets.Image())
+    if not isinstance(ds.features[key], datasets.Image):
+        try: ds = ds.cast_column(key, datasets.Image())
+        except Exception as e: raise ValueError(f'image_key must name a column of images, or of paths to them, got {key!r}: {e}') from e
     for i in tqdm(range(len(ds)), desc='Reading images', delay=2, leave=False):
         try:
             im = ds[i][key]
@@ -503,7 +508,10 @@ def _labels(parts, key, vocab=None):
     "Labels of both parts as lists of numbers, and the names of the classes"
     if key is None: return [None,None],None
     ys,names = [list(p[key]) for p in parts],getattr(parts[0].features[key], 'names', None)
-    if names: return ys,vocab or names
+    if names:
+        bad = {o for y in ys for o in y if o is None or not 0<=o<len(names)}
+        if bad: raise ValueError(f'label_key must name a column with a label for each image, or be False, got {key!r}, which holds {bad.pop()}')
+        return ys,vocab or names
     kinds = {type(o) for y in ys for o in y}
     if len(kinds)!=1 or not kinds <= {str,int,bool}:
         raise ValueError(f'label_key must be a column of words or whole numbers, or False, got {key!r} with {sorted(k.__name__ for k in kinds)}')

@@ -28,7 +28,7 @@ def _abar(
     "`abar(t)` with the axes of `x`, so that the two can be multiplied"
     if not x.is_floating_point(): raise TypeError(f'images and noise must be floating point, got {x.dtype}')
     t = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else x.dtype)
-    _check_t(t.reshape(-1), 1 if t.ndim == 0 else len(x), 1)
+    _check_t(*((t[None], 1) if t.ndim == 0 else (t, len(x))), 1)
     return abar(t).to(x).reshape(-1, *[1]*(x.ndim-1))
 
 def _same(name, a, of, b):
@@ -58,6 +58,7 @@ def denoisify(
     "Take the noise off: `(x_t - sqrt(1-abar)*eps)/sqrt(abar)`, the inverse of `noisify`"
     _same('eps', eps, 'x_t', x_t)
     a = _abar(t, x_t)
+    if _readable(a) and (torch.as_tensor(t) == 1).any(): raise ValueError(f't must be below 1, where nothing of the image is left, got {t}')
     return (x_t - (1-a).sqrt()*eps)/a.sqrt()
 
 # %% ../nbs/04_diffusion.ipynb #db9c542f

@@ -16,7 +16,7 @@ from .attention import _count, _real
 from .data import show_images
 from .diffusion import _same, abar, from_target, model_target
 from .training import DiffusionLearner, FashionDDPM, _only
-from .unet import _core, _takes
+from .unet import _core, _device, _takes
 
 # %% ../nbs/07_sampling.ipynb #189e2545
 def posterior(
@@ -59,21 +59,20 @@ def _predictor(model, c, guidance):
 
 def _check_call(model, sz, device, c):
     "`sz`, `device` and `c`, checked; the default device gives way to that of the model"
-    try: device = torch.device(device or 'cpu')
-    except RuntimeError as e: raise ValueError(f'device must be a device of torch, got {device!r}') from None
+    device = _device(device or 'cpu')
     if not callable(model): raise TypeError(f'model must be callable, got {model!r}')
     if not isinstance(sz, (tuple, list, torch.Size)) or len(sz) != 4: raise ValueError(f'sz must be four sizes, (b, c, h, w), got {sz}')
     sz,core = tuple(_count(f'sz[{i}]', o) for i,o in enumerate(sz)),_core(model)
     at = next((p.device for p in core.parameters()), None) if isinstance(core, torch.nn.Module) else None
-    if at is not None and at.type != torch.device(device).type:
-        if torch.device(device).type != 'cpu': raise ValueError(f'device must be {at.type!r}, where the model is, got {str(device)!r}')
+    if at is not None and at.type != device.type:
+        if device.type != 'cpu': raise ValueError(f'device must be {at.type!r}, where the model is, got {str(device)!r}')
         device = at
     if c is not None:
         if not _takes(core, 3): raise ValueError('c must be None for a model without classes')
         try: c = torch.as_tensor(c)
         except (TypeError, ValueError, RuntimeError): raise TypeError(f'c must be a tensor of labels or tokens, got {c!r}') from None
         if not c.ndim or len(c) != sz[0]: raise ValueError(f'c must be ({sz[0]},), one label an image, got {tuple(c.shape)}')
-        c = (core.classes.check(c) if hasattr(core, 'classes') else c).to(device)
+        c = getattr(getattr(core, 'classes', None), 'check', torch.as_tensor)(c).to(device)
     return sz, device, c
 
 # %% ../nbs/07_sampling.ipynb #ae30bad4

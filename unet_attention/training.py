@@ -66,6 +66,8 @@ class FashionDDPM(Callback):
         self.learn.yb,self.shape = (to_target(x_0, eps, t, self.target),),tuple(x_0.shape[1:])
 
     def after_pred(self):
+        want,got = self.yb[0].shape,getattr(self.pred, 'shape', type(self.pred).__name__)
+        if got != want: raise ValueError(f'model must answer in the shape of x_t, {tuple(want)}, got {got if isinstance(got, str) else tuple(got)}')
         if not self.training or self.weight is None: return
         w = self.weight(abar(self.xb[1]))
         if not isinstance(w, Tensor) or w.shape != self.xb[1].shape or _readable(w) and not ((w >= 0) & w.isfinite()).all():
@@ -80,9 +82,9 @@ class ConditionalFashionDDPM(FashionDDPM):
     "`FashionDDPM` that gives the model the label too: `(x_t, t, c)`"
     def before_fit(self):
         super().before_fit()
-        classes = getattr(_core(self.model), 'classes', None)
+        check = getattr(getattr(_core(self.model), 'classes', None), 'check', None)
         for dl in (self.dls.train, self.dls.valid):
-            if classes is not None and getattr(dl.dataset, 'told', None) is not None: classes.check(dl.dataset.told)
+            if check and getattr(dl.dataset, 'told', None) is not None: check(dl.dataset.told)
 
     def condition(self):
         if not self.yb and self.training: raise ValueError('dls must yield (images, labels) to train on labels, got images alone')

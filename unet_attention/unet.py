@@ -16,6 +16,7 @@ from .blocks import ResBlock, TADownblock, TAResBlock, TAUpblock
 # %% ../nbs/03_unet.ipynb #d588b278
 def _counts(name, v, least=1):
     if not isinstance(v, (list, tuple)): raise TypeError(f'{name} must be a list or tuple of whole numbers, got {v!r}')
+    if not v: raise ValueError(f'{name} must have at least one entry, got none')
     return [_count(f'{name}[{i}]', o, least) for i,o in enumerate(v)]
 
 def _check_x(x, color_channels, n_halvings):
@@ -39,7 +40,6 @@ class UNet(nn.Module):
     ):
         super().__init__()
         nfs,te = _counts('nfs', nfs),_count('t_embed', t_embed)
-        if not nfs: raise ValueError('nfs must have at least one entry, got none')
         if te % 2: raise ValueError(f't_embed must be even, got {te}')
         self.color_channels,self.n_levels,ins = _count('color_channels', color_channels),len(nfs),nfs[:1] + nfs[:-1]
         self.config = dict(nfs=tuple(nfs), color_channels=self.color_channels, t_embed=te, num_heads=_count('num_heads', num_heads))
@@ -74,7 +74,6 @@ def _levels(name, v, n_levels, least):
 def _plan(nfs, attention_heads, n_blocks):
     "The three lists, checked against each other"
     nfs = _counts('nfs', nfs)
-    if not nfs: raise ValueError('nfs must have at least one entry, got none')
     heads,blocks = _levels('attention_heads', attention_heads, len(nfs), 0),_levels('n_blocks', n_blocks, len(nfs), 1)
     for i,h in enumerate(heads):
         for j in {min(i, len(nfs)-1), max(0, i-1)}:                # on the way up, level i ends with the channels of level i-1
@@ -200,7 +199,8 @@ class ContextTAUnet(TAUnet):
         max_len:int=16, # Longest caption, in tokens
         p_uncond:float=.1 # Probability in [0, 1) that training empties a caption, which makes guidance possible
     ):
-        tokens = TokenEmbedding(n_tokens, _count('context_dim', context_dim), max_len, p_uncond)
+        n_tokens,context_dim,max_len = (_count(*o) for o in (('n_tokens', n_tokens), ('context_dim', context_dim), ('max_len', max_len)))
+        tokens = TokenEmbedding(n_tokens, context_dim, max_len, p_uncond)
         super().__init__(nfs, attention_heads, n_blocks, color_channels, t_embed, context_dim)
         if not any(self.config['attention_heads']): raise ValueError('attention_heads must not be 0 at every level: no block would hear the caption')
         self.classes = tokens
@@ -216,6 +216,12 @@ class ContextTAUnet(TAUnet):
         return self._unet(x, self.embed(t), *self.classes(context, len(x)))
 
 # %% ../nbs/03_unet.ipynb #401556b8
+def _device(device):
+    "`device` as torch's, or an error if it cannot be used here"
+    try: return torch.empty(0, device=device).device
+    except (RuntimeError, TypeError, AssertionError):
+        raise ValueError(f"device must be one that torch can use here, as 'cpu', got {device!r}") from None
+
 def _core(model):
     "The model inside `torch.compile` and data-parallel wrappers"
     while True:
@@ -283,7 +289,7 @@ def load_unet(
     config,weights = Path(folder)/'config.json',Path(folder)/'model.safetensors'
     for f in (config, weights):
         if not f.is_file(): raise FileNotFoundError(f'folder must hold config.json and model.safetensors: {f} is missing')
-    model = _read_config(config)
+    device,model = _device(device),_read_config(config)
     try: model.load_state_dict(load_file(weights))
     except Exception as e: raise ValueError(f'{weights} does not fit config.json, or is damaged: {e}') from e
     return model.to(device).eval()

@@ -407,6 +407,7 @@ def _image_folder(p):
     images = [f for f in files if Image.registered_extensions().get(f.suffix.lower()) in Image.OPEN]
     if not images or any(f.name in ('metadata.csv','metadata.jsonl','metadata.parquet') for f in files): return None
     parts = [f.relative_to(p).parts[:-1] or ('',) for f in images]
+    while len({o[0] for o in parts})==1 and len(min(parts, key=len))>1 and parts[0][0].lower() not in _SPLITS: parts = [o[1:] for o in parts]   # a wrapper
     tops = {o[0] for o in parts}
     known = [_SPLITS.get(o.lower()) for o in tops]
     if any(known) and not all(known): raise ValueError(f'folders must be all splits ({", ".join(_SPLITS)}) or all classes, got {", ".join(sorted(tops))}')

@@ -28,7 +28,8 @@ def _abar(
     "`abar(t)` with the axes of `x`, so that the two can be multiplied"
     if not x.is_floating_point(): raise TypeError(f'images and noise must be floating point, got {x.dtype}')
     t = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else x.dtype)
-    _check_t(*((t[None], 1) if t.ndim == 0 else (t, len(x))), 1)
+    if t.ndim == 0: _check_t(t[None], 1, 1)
+    else: _check_t(t, len(x), 1)
     return abar(t).to(x).reshape(-1, *[1]*(x.ndim-1))
 
 def _same(name, a, of, b):
@@ -37,10 +38,10 @@ def _same(name, a, of, b):
 
 def noisify(
     x_0:Tensor, # Clean images, `(b, c, h, w)`
-    t:Tensor|None=None, # Times, `(b,)` in [0, 1]; drawn uniformly if not given
+    t:Tensor|None=None, # Times in [0, 1], `(b,)`, or `()` for all; drawn uniformly if not given
     eps:Tensor|None=None, # Noise, shape of `x_0`; drawn from a standard normal if not given
     generator:torch.Generator|None=None # Draws `t` and `eps`; torch's global one if not given
-) -> tuple[Tensor, Tensor, Tensor]: # Noisy images `x_t`, `(b, c, h, w)`; times `t`, `(b,)`; noise `eps`, `(b, c, h, w)`
+) -> tuple[Tensor, Tensor, Tensor]: # Noisy images `x_t`, `(b, c, h, w)`; times `t`, as given or `(b,)`; noise `eps`, `(b, c, h, w)`
     "Mix each image with noise: `sqrt(abar)*x_0 + sqrt(1-abar)*eps` (Ho et al. 2020, equation 4)"
     if not isinstance(x_0, Tensor) or not x_0.is_floating_point(): raise TypeError(f'x_0 must be floating point, in [-1, 1], got {getattr(x_0, "dtype", x_0)}')
     if t is None: t = torch.rand(len(x_0), generator=generator, device=x_0.device)

@@ -44,7 +44,7 @@ class FashionDDPM(Callback):
     def __init__(self,
         target:str|None=None, # 'eps' or 'v'; the model's own, or 'eps', if not given
         seed:int=42, # Of the times and the noise in validation
-        weight:Callable|None=None # Factor on an image's squared error in training: a function of `abar(t)`, `(b,)`; 1 if not given
+        weight:Callable|None=None # Factor on an image's squared error in training (for `mse_loss`): a function of `abar(t)`, `(b,)`; 1 if not given
     ):
         self._target,self.seed,self.weight = None if target is None else _check_target(target),_count('seed', seed, 0),weight
         if not (weight is None or callable(weight)): raise TypeError(f'weight must be a function of abar, got {weight!r}')
@@ -162,7 +162,7 @@ def diffusion_learner(
     dls:DataLoaders, # Yields images `(b, c, h, w)` in [-1, 1], and labels `(b,)` for a conditional model
     model:nn.Module, # Called as `model(x_t, t)`, or `model(x_t, t, c)` if conditional
     target:str|None=None, # 'eps' or 'v'; the model's own, or 'eps', if not given
-    weight:Callable|None=None, # Factor on an image's squared error in training: a function of `abar(t)`, `(b,)`; 1 if not given
+    weight:Callable|None=None, # Factor on an image's squared error in training (for `mse_loss`): a function of `abar(t)`, `(b,)`; 1 if not given
     conditional:bool|None=None, # Give the model the labels? By default, if it has `n_classes` or `classes`
     loss_func=F.mse_loss, # Compares prediction and target
     ema:float|None=.995, # Decay of the averaged weights; `None` for none

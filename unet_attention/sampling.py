@@ -94,10 +94,10 @@ def _sample(step, model, sz, device, n_steps,
     randn = lambda: torch.randn(sz, generator=generator, device=generator.device if generator else device).to(device)
     x = randn() if x_T is None else torch.as_tensor(x_T).to(device).float()
     if x.shape != sz: raise ValueError(f'x_T must have the shape sz={sz}, got {tuple(x.shape)}')
-    times = torch.linspace(.99, 0, n_steps+1)
+    times = torch.linspace(.99, 0, n_steps+1, dtype=torch.float64)       # near 0, 1-abar would be lost in float32
     with evaluating(model):
         for t,s in tqdm(list(zip(times[:-1], times[1:])), unit='step', disable=not progress, leave=False):
-            x_0,eps = from_target(predict(x, t.expand(sz[0]).to(device)).to(x.dtype), x, t, target)
+            x_0,eps = from_target(predict(x, t.expand(sz[0]).to(device, x.dtype)).to(x.dtype), x, t, target)
             if clip is not None:
                 x_0 = x_0.clamp(-clip, clip)
                 eps = (x - abar(t).sqrt()*x_0)/(1-abar(t)).sqrt()

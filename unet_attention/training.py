@@ -60,6 +60,9 @@ class FashionDDPM(Callback):
 
     def before_batch(self):
         x_0 = self.xb[0]
+        if not x_0.is_floating_point(): raise TypeError(f'dls must yield floating-point images, in [-1, 1], got {x_0.dtype}')
+        if not (hasattr(self, 'shape') or x_0.abs().max() <= 16): raise ValueError(f'dls must yield images in [-1, 1], got values up to {x_0.abs().max():g}')
+        x_0 = x_0.float()
         if self.training: x_t,t,eps = noisify(x_0, spread_times(len(x_0), x_0.device))
         else: x_t,t,eps = noisify(x_0, generator=self.generator)
         self.learn.xb = (x_t, t, *self.condition())

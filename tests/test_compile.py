@@ -1,0 +1,84 @@
+"Networks and samplers are plain tensor programs: one graph, nothing that waits for a device"
+import pytest, torch, torch.nn.functional as F
+from unet_attention.diffusion import noisify, to_target
+from unet_attention.sampling import ddim, ddpm
+from unet_attention.unet import ConditionalTAUnet, ContextTAUnet, TAUnet, UNet
+
+small = dict(nfs=(8,16), attention_heads=(0,2), n_blocks=(1,1), color_channels=1)
+networks = {'UNet': (lambda: UNet((8,16), 1, 32, 2), None), 'TAUnet': (lambda: TAUnet(**small), None),
+            'ConditionalTAUnet': (lambda: ConditionalTAUnet(4, **small), torch.tensor([0, 1, 3])),
+            'ContextTAUnet': (lambda: ContextTAUnet(9, **small), torch.tensor([[1,2], [3,0], [8,8]]))}
+
+@pytest.fixture(params=networks)
+def net(request):
+    torch.manual_seed(0)
+    make,c = networks[request.param]
+    model = make()
+    for p in model.parameters():
+        if not p.any(): torch.nn.init.normal_(p, std=.1)
+    return model, () if c is None else (c,)
+
+def step(model, x_0, t, eps, *c):
+    x_t,_,_ = noisify(x_0, t, eps)
+    return F.mse_loss(model(x_t, t, *c), to_target(x_0, eps, t))
+
+def test_one_graph(net):
+    "A training step compiles without a break, and gives the loss and the gradients of an eager one"
+    model,c = net
+    model.eval()                                        # nothing dropped at random
+    args = torch.randn(3, 1, 8, 8), torch.rand(3), torch.randn(3, 1, 8, 8), *c
+    torch._dynamo.reset()
+    losses,grads = [],[]
+    for f in (step, torch.compile(step, fullgraph=True, backend='aot_eager')):
+        model.zero_grad()
+        loss = f(model, *args)
+        loss.backward()
+        losses.append(loss.item())
+        grads.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for a,b in zip(*grads, strict=True): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+def test_training_mode_compiles(net):
+    "Conditions that are dropped at random, too, are part of the graph"
+    model,c = net
+    torch._dynamo.reset()
+    f = torch.compile(step, fullgraph=True, backend='aot_eager')
+    assert f(model.train(), torch.randn(3, 1, 8, 8), torch.rand(3), torch.randn(3, 1, 8, 8), *c).isfinite()
+
+def test_free_batch_size(net):
+    "An exported network takes batches of any size"
+    model,c = net
+    model.eval()
+    b = torch.export.Dim('b', min=2, max=64)
+    args = torch.randn(3, 1, 8, 8), torch.rand(3), *c
+    program = torch.export.export(model, args, dynamic_shapes=tuple({0: b} for _ in args), strict=False)
+    five = [o.repeat(2, *[1]*(o.ndim-1))[:5] for o in args]
+    torch.testing.assert_close(program.module()(*five), model(*five), rtol=1e-4, atol=1e-4)
+
+@pytest.mark.parametrize('sampler', (ddpm, ddim))
+def test_sampling_waits_for_nothing(net, sampler):
+    "On torch's 'meta' device tensors have no values: whatever looked at one would fail"
+    model,c = net
+    model.to('meta')
+    kw = dict(c=c[0].to('meta'), guidance=2.) if c else {}
+    x_0,x_0s = sampler(model, (3, 1, 8, 8), 'meta', n_steps=3, progress=False, **kw)
+    assert x_0.is_meta and len(x_0s) == 3
+
+def test_training_step_waits_for_nothing(net):
+    model,c = net
+    model.to('meta')
+    meta = lambda *s: torch.empty(*s, device='meta')
+    loss = step(model.train(), meta(3, 1, 8, 8), meta(3), meta(3, 1, 8, 8), *[o.to('meta') for o in c])
+    loss.backward()
+    assert all(p.grad is None or p.grad.is_meta for p in model.parameters())
+
+def test_per_sample_gradients():
+    "`vmap` over a function of the network"
+    from torch.func import functional_call, grad, vmap
+    model = TAUnet(**small)
+    params = {k: v.detach() for k,v in model.named_parameters()}
+    def loss(params, x, t, y): return (functional_call(model, params, (x[None], t[None]))[0] - y).pow(2).mean()
+    x,t,y = torch.randn(3, 1, 8, 8), torch.rand(3), torch.randn(3, 1, 8, 8)
+    each = vmap(grad(loss), (None, 0, 0, 0))(params, x, t, y)
+    whole = grad(lambda p: (functional_call(model, p, (x, t)) - y).pow(2).mean())(params)
+    for k in params: torch.testing.assert_close(each[k].mean(0), whole[k], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,135 @@
+"""Wrong arguments to training: each row is a call, the error that it must raise, what it must say.
+
+The notebook shows one such case for each public name; the others are here."""
+import math, re, warnings
+import pytest, torch, torch.nn.functional as F
+from torch import nn
+warnings.filterwarnings('ignore', message='.*torch.jit')
+from fastai.basics import Callback, DataLoader, DataLoaders, Learner
+from unet_attention.data import ImageTensors, image_dls
+from unet_attention.diffusion import Denoiser
+from unet_attention.training import (
+    EMA, ConditionalFashionDDPM, DiffusionLearner, FashionDDPM, conditional_train,
+    diffusion_learner, stratified_times, train)
+from unet_attention.unet import ConditionalTAUnet, TAUnet, UNet
+
+T,V = TypeError,ValueError
+sizes = dict(nfs=(8,), attention_heads=(0,), n_blocks=(1,))
+labels = torch.arange(8)
+images = ImageTensors(torch.zeros(8, 3, 8, 8, dtype=torch.uint8), labels)
+dls = image_dls(images, images, bs=4)
+
+def net(): return TAUnet(**sizes)
+
+def cond(n=8): return ConditionalTAUnet(n, **sizes)
+
+def batches(x): return DataLoaders(*[DataLoader([(o,) for o in x], bs=8)]*2)     # images alone
+
+def fit(cbs, model=None, dls=dls):
+    "An epoch of a plain `Learner`"
+    learn = Learner(dls, model or net(), loss_func=F.mse_loss, cbs=cbs)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+
+class Grey(nn.Module):
+    "Answers in one channel, which the loss would broadcast to three"
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1)
+    def forward(self, x, t): return self.conv(x)
+
+class Tuple(Grey):
+    "Says what it predicts, without a `Denoiser` to unpack its answer"
+    process = net().process
+    def forward(self, x, t): return x, t
+
+rand = torch.rand(8, 3, 8, 8)
+constructors = [
+    (lambda: stratified_times(0), V, 'n must be at least 1, got 0'),
+    (lambda: stratified_times(2.), T, 'n must be a whole number, got 2.0'),
+    (lambda: FashionDDPM(seed=-1), V, 'seed must be at least 0, got -1'),
+    (lambda: FashionDDPM(seed=.5), T, 'seed must be a whole number, got 0.5'),
+    (lambda: FashionDDPM(weight=.5), T, 'weight must be a function of abar, got 0.5'),
+    (lambda: FashionDDPM(weight=lambda a: .5), T, 'weight(abar) must be a tensor, (100,), got'),
+    (lambda: FashionDDPM(weight=lambda a: a[:, None]), V, 'weight(abar) must be (100,), got (100,'),
+    (lambda: FashionDDPM(weight=lambda a: -a), V, 'weight(abar) must lie in [0, inf], got -0.995'),
+    (lambda: FashionDDPM(weight=lambda a: a*math.nan), V, 'weight(abar) must lie in [0, inf], got'),
+    (lambda: EMA(1.), V, 'decay must be a number in [0, 1), got 1.0'),
+    (lambda: EMA(-.1), V, 'decay must be a number in [0, 1), got -0.1'),
+    (lambda: EMA('.9'), T, "decay must be a number, got '.9'"),
+]
+
+learners = [
+    (lambda: diffusion_learner(net(), dls), T, 'model must say what it predicts'),
+    (lambda: diffusion_learner(dls, Grey()), T, "as Denoiser(model, target='eps'), got Grey"),
+    (lambda: diffusion_learner(dls, lambda x, t: x), T, 'model must say what it predicts'),
+    (lambda: diffusion_learner(dls.train, net()), T, 'dls must be DataLoaders, with train'),
+    (lambda: diffusion_learner([rand], net()), T, 'dls must be DataLoaders, with train and valid'),
+    *[(lambda o=o: diffusion_learner(dls, o, conditional=True), V, 'conditional must be False for')
+      for o in (net(), UNet((8,)))],
+    (lambda: diffusion_learner(dls, net(), ema=1.), V, 'ema must be a number in [0, 1), got 1.0'),
+    (lambda: diffusion_learner(dls, net(), wd=-1), V, 'wd must be a number in [0, inf), got -1'),
+    (lambda: diffusion_learner(dls, net(), wd='.01'), T, "wd must be a number, got '.01'"),
+    (lambda: diffusion_learner(dls, net(), weight=.5), T, 'weight must be a function of abar'),
+    (lambda: diffusion_learner(dls, net(), weight=abs, cbs=FashionDDPM()), V, 'weight must be'),
+    (lambda: diffusion_learner(dls, net(), target='v'), T, "unexpected keyword argument 'target'"),
+    (lambda: diffusion_learner(dls, net()).show_results(n=0), V, 'n must be at least 1, got 0'),
+]
+
+calls = [
+    *[(lambda o=o: train(net(), dls, 1e-3, o), V, f'n_epochs must be at least 1, got {o}')
+      for o in (0, -2)],
+    (lambda: train(net(), dls, 1e-3, 1.5), T, 'n_epochs must be a whole number, got 1.5'),
+    *[(lambda o=o: train(net(), dls, o, 1), V, 'lr must be a number in (0, inf)')
+      for o in (0, -1., math.nan, math.inf)],
+    (lambda: train(net(), dls, '1e-3', 1), T, "lr must be a number, got '1e-3'"),
+    (lambda: train(Grey(), dls, 1e-3, 1), T, 'model must say what it predicts'),
+    (lambda: train(net(), dls, 1e-3, 1, target='v'), T, "unexpected keyword argument 'target'"),
+    (lambda: conditional_train(net(), dls), V, 'conditional must be False for a model without a'),
+    (lambda: conditional_train(cond(), dls, n_epochs=0), V, 'n_epochs must be at least 1, got 0'),
+]
+
+batches_and_fits = [
+    (lambda: fit(FashionDDPM(), dls=batches(rand*255)), V, 'images from dls must lie in [-16, 16]'),
+    (lambda: fit(FashionDDPM(), dls=batches(rand*math.nan)), V, '[-16, 16], got nan..nan'),
+    (lambda: fit(FashionDDPM(), dls=batches(rand.byte())), T, 'images from dls must be floating'),
+    (lambda: fit(FashionDDPM(), dls=batches(rand[:, 0])), V, 'images from dls must be (b, c, h'),
+    (lambda: fit(ConditionalFashionDDPM(), cond(), batches(rand)), V, 'dls must yield (images, '),
+    (lambda: fit(ConditionalFashionDDPM(), cond(5)), V, 'c must lie in [0, 4], got 0..7'),
+    (lambda: fit(FashionDDPM(), Grey()), T, 'model must say what it predicts'),
+    (lambda: fit(FashionDDPM(), Denoiser(Grey(), 'eps')), V, 'model(x_t, t) must be (4, 3, 8, 8)'),
+    (lambda: fit(FashionDDPM(), Tuple()), T, 'model(x_t, t) must be a tensor'),
+    (lambda: fit([FashionDDPM(), FashionDDPM()]), V, 'cbs must hold one FashionDDPM, got 2'),
+    (lambda: fit([FashionDDPM(), EMA(), EMA()]), V, 'cbs must hold one EMA, got 2'),
+]
+
+rows = dict(constructors=constructors, learners=learners, calls=calls, fits=batches_and_fits)
+
+@pytest.mark.parametrize('call,error,says', [
+    pytest.param(*row, id=f'{kind} {i}: {row[2]}')
+    for kind,table in rows.items() for i,row in enumerate(table)])
+def test_error(call, error, says):
+    with pytest.raises(error, match=re.escape(says)): call()
+
+def test_welcome():
+    "Odd but right: doubles, as numpy gives them; no labels in validation; no averages"
+    fit(FashionDDPM(), dls=batches(rand.double()))
+    learn = diffusion_learner(dls, cond(), ema=None)
+    assert isinstance(learn, DiffusionLearner) and not [o for o in learn.cbs if isinstance(o, EMA)]
+    with learn.no_bar(): learn.validate(dl=batches(rand).valid)
+
+def test_no_looking(monkeypatch):
+    "On a device nothing is looked at: with values out of sight, bytes pass"
+    monkeypatch.setattr('unet_attention.checks.values_known', lambda x: False)
+    fit(FashionDDPM(), dls=batches(rand*255))
+
+def test_interrupted_validation():
+    "A validation that fails does not leave its generator to the next fit"
+    class Fail(Callback):
+        def after_pred(self):
+            if not self.training: raise RuntimeError('enough')
+    learn = diffusion_learner(dls, net(), cbs=Fail())
+    with learn.no_bar(), learn.no_logging():
+        with pytest.raises(RuntimeError, match='enough'): learn.fit(1)
+        assert learn.fashion_ddpm.generator is not None
+        learn.fashion_ddpm.before_fit()
+    assert learn.fashion_ddpm.generator is None

@@ -1,46 +1,64 @@
 "The scripts in `benchmarks/` run, tiny; how fast, no test can say"
-import gzip, json, os, subprocess, sys
+import gzip, json, math, os, subprocess, sys
 from importlib.util import find_spec
 from pathlib import Path
-import numpy as np, pytest
+import numpy as np, pytest, torch
 
 root = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(root/'benchmarks'))
+import baseline, equal, full_scale
+full_scale.PEEK = 3                                                       # to save time
+needs_diffusers = pytest.mark.skipif(not find_spec('diffusers'),
+                                     reason="diffusers is not installed: pip install -e '.[bench]'")
 
 def run(script, *args):
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(root)}
-    r = subprocess.run([sys.executable, root/'benchmarks'/script, *map(str, args)], capture_output=True, text=True, env=env)
+    args = [sys.executable, root/'benchmarks'/script, *map(str, args)]
+    r = subprocess.run(args, capture_output=True, text=True, env=env)
     return r.returncode, r.stdout, r.stderr
 
-@pytest.mark.skipif(not find_spec('diffusers'), reason="diffusers is not installed: pip install -e '.[bench]'")
+def cells(out):
+    "The cells of the tables in `out`, row by row"
+    lines = [l for l in out.splitlines() if l.startswith('|')]
+    return [[c.strip() for c in l.strip('|').split('|')] for l in lines]
+
+@needs_diffusers
 def test_unet_speed(tmp_path):
     rc, out, err = run('unet_speed.py', '--small', '--json', tmp_path/'speed.json')
     assert rc == 0, err
-    rivals = [n + f for n in ('UNet2DModel', 'UNet2DModel trimmed', 'UNet2DModel 1 layer') for f in ('', ', channels_last')]
-    rows = [[c.strip() for c in l.strip('|').split('|')] for l in out.splitlines() if l.startswith('|')]
-    assert [r[0] for r in rows] == ['model', '---', 'TAUnet', *rivals, 'ratio', '---', *(f'TAUnet / {n}' for n in rivals)]
-    assert all(len(r) == 8 for r in rows[:9]) and all(len(r) == 6 for r in rows[9:]) and all(c for r in rows for c in r)
+    names = 'UNet2DModel', 'UNet2DModel trimmed', 'UNet2DModel 1 layer'
+    rivals = [n + f for n in names for f in ('', ', channels_last')]
+    rows = cells(out)
+    ratios = [f'TAUnet / {n}' for n in rivals]
+    assert [r[0] for r in rows] == ['model', '---', 'TAUnet', *rivals, 'ratio', '---', *ratios]
+    assert [len(r) for r in rows] == [8]*9 + [6]*8 and all(c for r in rows for c in r)
     d = json.loads((tmp_path/'speed.json').read_text())
     for n,r in d['results'].items():
-        assert len(r['train']) == len(r['sample']) == d['about']['rounds'] and min(r['train'] + r['sample'] + [r['memory'], r['share']]) > 0, n
+        assert len(r['train']) == len(r['sample']) == d['about']['rounds'], n
+        assert min(r['train'] + r['sample'] + [r['memory'], r['share']]) > 0, n
     res = d['results']
-    assert [res[n]['blocks'] for n in ('TAUnet', *rivals[::2])] == ['3+1+3', '3+2+5', '3+1+3', '2+2+4']
+    blocks = [res[n]['blocks'] for n in ('TAUnet', *rivals[::2])]
+    assert blocks == ['3+1+3', '3+2+5', '3+1+3', '2+2+4']
     assert all(res[n]['flops'] == res[f'{n}, channels_last']['flops'] > 0 for n in rivals[::2])
     assert res['UNet2DModel trimmed']['flops'] < res['UNet2DModel']['flops']
 
-@pytest.mark.skipif(not find_spec('diffusers'), reason="diffusers is not installed: pip install -e '.[bench]'")
+@needs_diffusers
 def test_high_rate():
-    rc, out, err = run('high_rate.py', '--small', '--bs', 4, '--steps', 20, '--of', 40, '--lrs', '1e-3,1e-2')
+    args = '--small --bs 4 --steps 20 --of 40 --lrs 1e-3,1e-2'.split()
+    rc, out, err = run('high_rate.py', *args)
     assert rc == 0, err
-    rows = [[c.strip() for c in l.strip('|').split('|')] for l in out.splitlines() if l.startswith('|')]
-    assert [r[:2] for r in rows[2:]] == [[n, lr] for n in ('TAUnet', 'UNet2DModel, channels_last') for lr in ('1e-3', '1e-2')]
-    assert all(len(r) == 12 and 0 < float(v) < 5 for r in rows[2:] for v in r[2:])
-    low,high = rows[2][2:],rows[3][2:]
-    assert low != high and float(high[-1]) < float(high[0])        # the rate arrives, and the network learns
+    rows = cells(out)
+    names,lrs = ('TAUnet', 'UNet2DModel, channels_last'),('1e-3', '1e-2')
+    assert [r[:3] for r in rows[2:]] == [[n, lr, '0'] for n in names for lr in lrs]
+    assert all(len(r) == 13 and 0 < float(v) < 5 for r in rows[2:] for v in r[3:])
+    low,high = rows[2][3:],rows[3][3:]
+    assert low != high and float(high[-1]) < float(high[0])   # the rate arrives, the network learns
     rc, out, err = run('high_rate.py', '--small', '--contestants', 'nobody')
     assert rc == 1 and 'contestants must be among TAUnet' in err
 
 def write_idx(file, a):
-    file.write_bytes(gzip.compress(bytes((0, 0, 8, a.ndim)) + np.array(a.shape, '>u4').tobytes() + a.astype('u1').tobytes()))
+    head = bytes((0, 0, 8, a.ndim)) + np.array(a.shape, '>u4').tobytes()
+    file.write_bytes(gzip.compress(head + a.astype('u1').tobytes()))
 
 @pytest.fixture
 def fashion(tmp_path):
@@ -51,26 +69,259 @@ def fashion(tmp_path):
         write_idx(tmp_path/f'{part}-labels-idx1-ubyte.gz', rng.integers(0, 10, n))
     return tmp_path
 
-def test_full_scale(fashion):
-    "A rehearsal: all four runs, six steps asked for, two epochs of two steps each made of them in the end"
-    from unet_attention.unet import load_unet
-    out = fashion/'out'
-    rc, log, err = run('full_scale.py', '--small', '--data', fashion, '--device', 'cpu', '--out', out, '--bs', 8, '--n-train', 16,
-                       '--epochs', 2, '--n-steps', 6, '--sample-steps', 3)
-    assert rc == 0, log + err
-    for c,target,lims in (('original', 'eps', [-.5,.5]), ('ours', 'v', [-1,1])):
-        for k,name in (('unconditional', 'TAUnet'), ('conditional', 'ConditionalTAUnet')):
-            d = out/f'{c}-{k}'
-            t = json.loads((d/'timing.json').read_text())
-            assert (t['steps'], t['epochs'], t['target'], t['lims']) == (4, 2, target, lims), t
-            assert min(t['train_seconds'], t['train_images_s'], t['sampling_steps_s'], t['valid_loss']) > 0
-            assert len((d/'history.csv').read_text().splitlines()) == 1 + t['epochs']
-            assert all((d/f).stat().st_size > 2000 for f in ('losses.png', 'samples.png'))
-            model = load_unet(d/'model')
-            assert type(model).__name__ == name and model.target == target and model.extra['lims'] == lims
-            if k == 'conditional': assert model.config['p_uncond'] == (0 if c == 'original' else .1)
+# --- full_scale.py
 
-def test_full_scale_refuses():
-    for args,says in ((('--precision', 'bf16', '--device', 'cpu'), 'bf16 needs device cuda'), (('--kinds', 'both'), 'kinds must be')):
-        rc, _, err = run('full_scale.py', *args)
-        assert rc and says in err, err
+SMALL = dict(small=True, device='cpu', bs=8, n_train=16, epochs=2, sample_steps=3)
+
+def weights(folder):
+    from safetensors.torch import load_file
+    return load_file(folder/'model'/'model.safetensors')
+
+def table(folder):
+    "The history, without the times"
+    rows = [l.split(',') for l in (folder/'history.csv').read_text().splitlines()]
+    return [r[:4] for r in rows]
+
+@pytest.mark.parametrize('conditions,target,value_range', [
+    ('original', 'eps', (-.5,.5)), ('ours', 'v', (-1,1)), ('baseline', 'eps', (-.5,.5))])
+def test_full_scale(fashion, conditions, target, value_range):
+    "Both kinds, two epochs of two steps: what is written, and that a second call repeats nothing"
+    from unet_attention.saving import load_unet, read_config
+    out = fashion/'out'
+    kwargs = dict(SMALL, data=fashion, out=out, conditions=conditions, precision='bf16')
+    full_scale.main(**kwargs)
+    for k,name in (('unconditional', 'TAUnet'), ('conditional', 'ConditionalTAUnet')):
+        d = out/f'{conditions}-{k}'
+        t = json.loads((d/'timing.json').read_text())
+        assert [t[o] for o in ('steps', 'epochs_done', 'target')] == [4, 2, target]
+        assert t['value_range'] == list(value_range)
+        assert all(t[o] > 0 for o in ('valid_loss', 'eps_loss', 'eps_loss_at_1', 'sampling_steps_s',
+                                      'epoch_seconds', 'train_images_s')), t
+        assert len(table(d)) == 1 + 2 and float(table(d)[2][2]) == t['valid_loss']
+        assert all((d/f).stat().st_size > 2000 for f in ('losses.png', 'samples.png', 'state.pt'))
+        assert not list(d.glob('**/*new*'))
+        if conditions == 'baseline': continue
+        model = load_unet(d/'model')
+        assert type(model).__name__ == name
+        assert read_config(d/'model')['extra']['value_range'] == list(value_range)
+        assert model.process.target == target
+        p_uncond = .1 if conditions == 'ours' else 0
+        assert k == 'unconditional' or model.config['p_uncond'] == p_uncond
+    before = {f: f.stat().st_mtime_ns for f in out.glob('**/*')}
+    full_scale.main(**kwargs)
+    assert {f: f.stat().st_mtime_ns for f in out.glob('**/*')} == before
+
+def test_full_scale_command(fashion):
+    args = ('--small --device cpu --bs 8 --n-train 16 --epochs 1 --nfs 8,16 --sample-steps 2 '
+            '--conditions baseline --kinds conditional --lr 1e-3').split()
+    rc, log, err = run('full_scale.py', *args, '--data', fashion, '--out', fashion/'out')
+    assert rc == 0 and 'eps_loss' in log and 'sampling_steps_s' in log, log + err
+    t = json.loads((fashion/'out'/'baseline-conditional'/'timing.json').read_text())
+    assert (t['nfs'], t['lr'], t['epochs_done']) == ([8,16], 1e-3, 1)
+
+@pytest.mark.parametrize('conditions', ['ours', 'baseline'])
+def test_full_scale_goes_on(fashion, conditions, monkeypatch):
+    "Stopped by the clock after an epoch, broken off in the files of the next: as if in one go"
+    kwargs = dict(SMALL, data=fashion, conditions=conditions, kinds='conditional', epochs=3)
+    cut,straight = fashion/'cut',fashion/'straight'
+    d,whole = (o/f'{conditions}-conditional' for o in (cut, straight))
+    full_scale.main(out=straight, **kwargs)
+    full_scale.main(out=cut, minutes=1e-6, **dict(kwargs, kinds='conditional,unconditional'))
+    assert len(table(d)) == 1 + 1 and not (cut/f'{conditions}-unconditional').exists()
+    assert all((d/f).exists() for f in ('losses.png', 'samples.png'))
+    assert 'sampling_steps_s' not in json.loads((d/'timing.json').read_text())
+    early = weights(d)
+    def power_cut(*args): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(full_scale, 'plot_losses', power_cut)
+        with pytest.raises(KeyboardInterrupt): full_scale.main(out=cut, **kwargs)
+    assert len(table(d)) == 1 + 2
+    full_scale.main(out=cut, **kwargs)
+    assert table(d) == table(whole) and len(table(d)) == 1 + 3
+    a,b = weights(d),weights(whole)
+    assert all(torch.equal(a[k], b[k]) for k in b)
+    assert not all(torch.equal(early[k], b[k]) for k in b)
+    with pytest.raises(SystemExit, match='other settings'):
+        full_scale.main(out=cut, **dict(kwargs, lr=.1))
+
+def test_full_scale_keeps_the_last_weights(fashion):
+    "The state holds the weights of training beside their optimizer, the model's file the averages"
+    kwargs = dict(SMALL, conditions='ours', kinds='unconditional')
+    full_scale.main(out=fashion/'out', data=fashion, **kwargs)
+    d = fashion/'out'/'ours-unconditional'
+    state,model = torch.load(d/'state.pt')['loop'],weights(d)
+    assert not all(torch.equal(state['model'][k], model[k]) for k in model)
+    assert all(torch.equal(a, model[k]) for a,k in zip(state['avg'], state['model']))
+
+def test_full_scale_refuses(fashion, capsys):
+    for args,says in ((dict(precision='fp16'), 'precision must be'),
+                      (dict(kinds='both'), 'kinds must be'),
+                      (dict(conditions='ours,theirs'), 'conditions must be')):
+        with pytest.raises(SystemExit, match=says): full_scale.main(device='cpu', **args)
+    with pytest.raises(SystemExit):                   # it says so, and leaves no folder
+        full_scale.main(out=fashion/'out', data=fashion, lr=1e30, conditions='ours', **SMALL)
+    assert capsys.readouterr().out.count('choose a lower --lr') == 2
+    assert not (fashion/'out').exists()
+
+# --- the loop of equal.py, which full_scale.py runs too
+
+@pytest.mark.parametrize('kind,conditions', [
+    ('conditional', 'ours'), ('unconditional', 'original')])
+def test_loop_is_train(fashion, kind, conditions):
+    "The same losses in each step, the same validation, as `train` of the tutorials"
+    from fastai.callback.core import Callback
+    from unet_attention.training import train
+    class Watch(Callback):
+        order = 70
+        def before_fit(self): self.losses,self.valid = [],[]
+        def after_batch(self):
+            if self.training: self.losses.append(self.loss.item())
+        def after_epoch(self): self.valid.append(self.recorder.values[-1][1:])
+    cond,labels = full_scale.CONDITIONS[conditions],kind == 'conditional'
+    def begin():
+        torch.manual_seed(3)
+        model = full_scale.new_model(kind, conditions, full_scale.SMALL)
+        dls = equal.fashion_on('cpu', bs=8, path=fashion, value_range=cond['value_range'])
+        torch.manual_seed(4)
+        return model, dls
+    model,dls = begin()
+    watch = Watch()
+    train(model, dls, 5e-3, 2, [watch], conditional=labels, ema=cond['ema'])
+    ours,dls = begin()
+    steps,losses = 2*len(dls.train),[]
+    loop = equal.Loop(ours, steps, 5e-3, cond['target'], cond['ema'], labels=labels)
+    for valid in watch.valid:
+        losses += loop.train(dls.train).tolist()
+        with loop.averaged(): assert loop.validate(dls.valid) == pytest.approx(valid, rel=1e-5)
+    assert len(losses) == 10 and losses == pytest.approx(watch.losses, rel=1e-5)
+    with loop.averaged():
+        for a,b in zip(ours.parameters(), model.parameters()): assert (a - b).abs().max() < 1e-4
+
+def test_validate_at_one_range():
+    "A network for half the pixels' range is judged as its twin for the whole range is"
+    def f(x, t): return x*torch.sin(3*t)[:, None, None, None] + .1
+    class Net(torch.nn.Module):
+        def __init__(self, r):
+            super().__init__()
+            self.r,self.p = r,torch.nn.Parameter(torch.zeros(1))
+        def forward(self, x, t):          # at the twin's time for this signal-to-noise ratio
+            a,s = torch.cos(t*math.pi/2),torch.sin(t*math.pi/2)
+            k = ((a*self.r)**2 + s**2).sqrt()
+            return f(x/k[:, None, None, None], torch.atan2(s, a*self.r)*2/math.pi)
+    x = torch.rand(40, 1, 8, 8)*2 - 1
+    def eps_loss(r, at):
+        loop = equal.Loop(Net(r), 1, 1e-3, 'eps', labels=False)
+        return loop.validate([(r*x, None)], at)[1]
+    assert eps_loss(.5, .5) == pytest.approx(eps_loss(1., 1.), rel=1e-4)
+    assert eps_loss(.5, 1.) != pytest.approx(eps_loss(1., 1.), rel=1e-2)
+
+# --- baseline.py
+
+def test_baseline_parameters():
+    model = equal.build('baseline', 'half')
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(1.03e6, rel=.01)
+
+def test_baseline_class():
+    "The class reaches the middle and the decoder, not the encoder"
+    torch.manual_seed(0)
+    model,seen = equal.build('baseline', 'tiny').eval(),[]
+    blocks = [m for m in model.modules() if isinstance(m, baseline.Res)]
+    for m in blocks: m.register_forward_hook(lambda m, args, out: seen.append(out))
+    x,t = torch.randn(2, 1, 32, 32),torch.rand(2)
+    outs = [model(x, t, c) for c in (torch.tensor([1,2]), torch.tensor([3,4]), None)]
+    n = len(blocks)
+    assert n == 3 + 1 + 3 and len(seen) == 3*n and outs[0].shape == x.shape
+    for i,j in ((0, n), (n, 2*n)):
+        same = [torch.equal(a, b) for a,b in zip(seen[i:i+n], seen[j:j+n])]
+        assert same == [True]*3 + [False]*4
+
+def test_baseline_attention():
+    "After each block on the way down, at the levels with heads, and nowhere else"
+    model = equal.build('baseline', 'half')
+    attention = [n for n,m in model.named_modules() if isinstance(m, baseline.Attention)]
+    assert attention == ['attns.1.0', 'attns.1.1', 'attns.2.0']
+
+def test_renoise():
+    "A network that knows the one image there is finds it; labels and generator arrive"
+    m = torch.rand(2, 1, 8, 8)
+    class Net(torch.nn.Module):
+        def forward(self, x, t, c):
+            a = torch.cos(t*math.pi/2)[:, None, None, None]
+            return (x - a*m[c])/(1 - a**2).sqrt()
+    c = torch.tensor([0,1,1])
+    g = torch.Generator().manual_seed(0)
+    x,xs = baseline.renoise(Net(), (3,1,8,8), n_steps=5, c=c, generator=g)
+    assert len(xs) == 5 and (x - m[c]).abs().max() < 1e-4
+
+# --- equal.py
+
+@pytest.mark.parametrize('size', equal.SIZES)
+def test_equal_operations(size):
+    theirs,ours = (equal.flops(equal.build(n, size)) for n in ('baseline', 'ours, their widths'))
+    assert ours == pytest.approx(theirs, rel=.05)
+
+def test_equal(fashion, capsys):
+    "A line a run, none repeated, and the tables"
+    out,names = fashion/'equal.jsonl',['ours', 'baseline']
+    args = '--small --lrs 1e-3,1e-2 --seeds 0,1 --contestants ours;baseline'.split()
+    rc, log, err = run('equal.py', *args, '--data', fashion, '--out', out)
+    assert rc == 0, log + err
+    ds = equal.records(out)
+    runs = [(d['name'], d['lr'], d['seed']) for d in ds]
+    assert runs == [(n, lr, s) for n in names for lr in (1e-3, 1e-2) for s in (0, 1)]
+    assert all(d['images'] == 16 and len(d['losses']) == 2 and 0 < d['eps_loss'] < 5 for d in ds)
+    assert len({d['eps_loss'] for d in ds}) == 8
+    kwargs = dict(small=True, data=fashion, out=out, contestants='ours;baseline')
+    equal.main(lrs='1e-3', seeds='0', equal='operations', **kwargs)
+    new, = equal.records(out)[8:]               # the baseline's run is there, ours sees more images
+    assert new['name'] == 'ours' and new['images'] == 8*len(new['losses']) > 16
+    ops = [d['images']*d['flops'] for d in (new, ds[-1])]
+    assert abs(ops[0] - ops[1]) < 8*new['flops']                            # less than a batch away
+    capsys.readouterr()
+    equal.main(table=True, out=out)
+    rows = cells(capsys.readouterr().out)
+    best,rest = rows[:5],rows[5:]
+    assert all(r[0] == equal.HEAD for r in (best, rest)) and {len(r) for r in rows} == {10}
+    assert [r[:3] for r in rest[2:]] == [
+        *([n, '16', lr] for n in sorted(names) for lr in ('0.001', '0.01')),
+        ['ours', str(new['images']), '0.001']]
+    v = [d['eps_loss'] for d in ds[4:6]]
+    assert rest[2][6] == f'{np.mean(v):.4f} ± {np.std(v, ddof=1):.4f}' and rest[2][8] == '2'
+    assert best[2] == min(rest[2:4], key=lambda r: min(r[6:8])) and '±' not in rest[-1][6]
+
+def test_equal_refuses():
+    for args,says in ((dict(contestants='ours;theirs'), 'contestants must be among ours'),
+                      (dict(equal='hours'), 'equal must be among'),
+                      (dict(size='big'), 'size must be among')):
+        with pytest.raises(SystemExit, match=says): equal.main(**args)
+
+@needs_diffusers
+def test_equal_unet2d():
+    "diffusers' network takes the class and the time"
+    model = equal.build('UNet2DModel', 'tiny').eval()
+    x,t,c = torch.randn(2, 1, 32, 32),torch.rand(2),torch.tensor([1,2])
+    y = model(x, t, c)
+    assert y.shape == x.shape
+    assert not torch.equal(y, model(x, t, c + 1)) and not torch.equal(y, model(x, t/2, c))
+
+def test_variants(tmp_path):
+    "Each kind of change trains; a run that the file holds is not repeated"
+    names = 'as it is;shortcut of x, rate 5e-3;QK norm;skip from conv_in;weights held;Muon, rate 5e-3'
+    args = ('--net', 'small', '--n', 32, '--bs', 16, '--seeds', '0', '--only', names, '--out', tmp_path/'v.jsonl')
+    rc, out, err = run('variants.py', *args)
+    assert rc == 0, err
+    assert [l.split('  ')[0] for l in out.splitlines()] == names.split(';')
+    rows = [json.loads(l) for l in (tmp_path/'v.jsonl').read_text().splitlines()]
+    assert len({r['eps_loss'][0] for r in rows}) == 6                    # six changes, six results
+    rc, out, err = run('variants.py', *args)
+    assert rc == 0 and out == '', out + err
+    rc, out, err = run('variants.py', '--table-only', '--out', tmp_path/'v.jsonl')
+    assert rc == 0 and out.count('| small |') == 6, out + err
+    rc, out, err = run('variants.py', '--only', 'nothing')
+    assert rc == 1 and 'only must be among as it is' in err
+
+def test_operators():
+    rc, out, err = run('operators.py', '--small', '--bs', 2)
+    rows = {l.split('|')[1].strip(): int(l.split('|')[2]) for l in out.splitlines() if l.count('|') == 4 and l[2] != '-'
+            and 'calls' not in l}
+    assert rc == 0 and rows['convolutions'] > 10 and rows['all'] == sum(v for k,v in rows.items() if k != 'all'), out + err

@@ -1,0 +1,302 @@
+"""Ours, the lesson's network and diffusers' `UNet2DModel`, at equal images and at equal operations.
+
+    python benchmarks/equal.py --data /usr/share/datasets/fashion-mnist --out equal.jsonl
+    python benchmarks/equal.py --data ... --equal operations --out equal.jsonl
+    python benchmarks/equal.py --table --out equal.jsonl
+
+README.md beside this file says what is compared and how."""
+import json, math, sys, time, torch, torch.nn.functional as F
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from pathlib import Path
+from statistics import mean, stdev
+from fastcore.script import call_parse
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from baseline import Baseline
+from unet_attention.diffusion import Process, noisify, to_target
+from unet_attention.sources import get_fashion_dls
+from unet_attention.training import stratified_times
+from unet_attention.unet import ConditionalTAUnet
+
+# --- the data and the process, as the library has them
+
+def fashion_on(device, **kwargs):
+    "Fashion-MNIST whose bytes all lie on the device, so that no batch waits to be copied there"
+    dls = get_fashion_dls(device=device, **kwargs)
+    for o in (dls.train.dataset, dls.valid.dataset):
+        o.x,o.condition = o.x.to(device),o.condition.to(device)
+    return dls
+
+def noised(x_0, t, process, generator=None):
+    "`x_t`, and what the network should predict for it"
+    x_t,_,eps = noisify(x_0, t, generator=generator, process=process)
+    return x_t, to_target(x_0, eps, t, process)
+
+def eps_err(err, t, process):
+    "Squared error of the predicted noise, from that of the prediction, `(b,)`"
+    return err*process.alpha(t)**2 if process.target == 'v' else err
+
+# --- the loop
+
+def seconds(f, device):
+    "What `f` returns, and the seconds until the device is done with it"
+    sync = torch.cuda.synchronize if torch.device(device).type == 'cuda' else lambda: None
+    sync()
+    start,res = time.perf_counter(),f()
+    sync()
+    return res, time.perf_counter() - start
+
+class Loop:
+    "What the library's `train` does, as a plain loop that never waits for the device"
+    def __init__(self,
+        model, # On its device; called as `model(x_t, t)`, or with labels as `model(x_t, t, c)`
+        steps:int, # Of the whole cycle
+        lr:float, # Highest learning rate of the cycle
+        target:str='v', # What the network predicts, 'eps' or 'v'
+        ema:float|None=.995, # Decay of the averaged weights; `None` for none
+        eps:float=1e-8, # Of AdamW
+        labels:bool=True, # Give the model the labels?
+        precision:str='fp32', # 'fp32' or 'bf16'
+        mode:str|None=None # Of `torch.compile`; `None` for eager
+    ):
+        self.model,self.steps,self.lr,self.process = model,steps,lr,Process(target)
+        self.ema,self.labels,self.bf16 = ema,labels,precision == 'bf16'
+        self.device = next(model.parameters()).device
+        self.net = torch.compile(model, mode=mode, dynamic=False) if mode else model
+        self.opt = torch.optim.AdamW(model.parameters(), lr, eps=eps, weight_decay=.01, fused=True)
+        floats = [b for b in model.buffers() if b.is_floating_point()]      # BatchNorm's statistics
+        self.weights,self.i = [o.data for o in (*model.parameters(), *floats)],0
+        self.avg = None if ema is None else [w.clone() for w in self.weights]
+
+    def cycle(self, first, middle, last):
+        "fastai's one cycle: along a cosine for a quarter of the steps, along another for the rest"
+        p = self.i/self.steps
+        a,b,p = (first, middle, p/.25) if p < .25 else (middle, last, (p - .25)/.75)
+        return a + (1 - math.cos(math.pi*p))*(b - a)/2
+
+    def amp(self):
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def predict(self, net, x_t, t, c):
+        with self.amp(): return net(x_t, t, *([c] if self.labels else [])).float()
+
+    def step(self, x_0, c):
+        "One step; the loss, on the device"
+        torch.compiler.cudagraph_mark_step_begin()
+        for g in self.opt.param_groups:
+            g['lr'] = self.cycle(self.lr/25, self.lr, self.lr/1e5)
+            g['betas'] = self.cycle(.95, .85, .95),.99
+        t = stratified_times(len(x_0), self.device)
+        x_t,y = noised(x_0, t, self.process)
+        loss = F.mse_loss(self.predict(self.net, x_t, t, c), y)
+        loss.backward()
+        self.opt.step()
+        self.opt.zero_grad()
+        if self.avg:
+            d = min(self.ema, (1+self.i)/(10+self.i))
+            torch._foreach_lerp_(self.avg, self.weights, 1 - d)
+        self.i += 1
+        return loss.detach()
+
+    def train(self, batches):
+        "A step for each batch; the losses, on the device"
+        self.model.train()
+        return torch.stack([self.step(*b) for b in batches])
+
+    @torch.no_grad()
+    def validate(self, batches, r=1.):
+        """Mean squared errors of the prediction and of the noise, same times and noise each time;
+        with `r`, half the pixels' range, at the signal-to-noise ratios of pixels in [-1, 1]"""
+        self.model.eval()
+        g = torch.Generator(self.device).manual_seed(42)
+        total,n = torch.zeros(2, device=self.device),0
+        for x_0,c in batches:
+            t = torch.rand(len(x_0), generator=g, device=self.device)
+            if r != 1: t = torch.atan(r*torch.tan(t*math.pi/2))*2/math.pi
+            x_t,y = noised(x_0, t, self.process, g)
+            err = (self.predict(self.model, x_t, t, c) - y).pow(2).mean((1,2,3))         # (b,)
+            total += torch.stack([err.sum(), eps_err(err, t, self.process).sum()])
+            n += len(x_0)
+        return (total/n).tolist()
+
+    @contextmanager
+    def averaged(self):
+        "The averaged weights, if there are any, in place of the last ones"
+        if not self.avg: return (yield)
+        last = [w.clone() for w in self.weights]
+        torch._foreach_copy_(self.weights, self.avg)
+        try: yield
+        finally: torch._foreach_copy_(self.weights, last)
+
+    def state_dict(self):
+        "The last weights, the averages, the optimizer, the place in the cycle, the random states"
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == 'cuda' else []
+        return dict(model=self.model.state_dict(), opt=self.opt.state_dict(), avg=self.avg,
+                    i=self.i, rng=[torch.get_rng_state(), *cuda])
+
+    def load_state_dict(self, s):
+        self.model.load_state_dict(s['model'])
+        self.opt.load_state_dict(s['opt'])
+        if self.avg: torch._foreach_copy_(self.avg, [a.to(self.device) for a in s['avg']])
+        self.i = s['i']
+        torch.set_rng_state(s['rng'][0])
+        if self.device.type == 'cuda': torch.cuda.set_rng_state(s['rng'][1], self.device)
+
+# --- the contestants
+
+class Diffusers(nn.Module):
+    "diffusers' network, called as ours are; it counts time in thousandths"
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, t, c): return self.net(x, 1000*t, c, return_dict=False)[0]
+
+def unet2d(**cfg):
+    "The `UNet2DModel` of unet_speed.py, with a class embedding"
+    from unet_speed import rival            # only where it takes part is diffusers needed
+    net = rival(**cfg)
+    net.class_embedding = nn.Embedding(10, net.time_embedding.linear_2.out_features)
+    return Diffusers(net).to(memory_format=torch.channels_last)
+
+def ours(**cfg): return ConditionalTAUnet(10, **cfg, p_uncond=0.)
+def baseline(**cfg): return Baseline(**cfg, n_classes=10)
+
+SIZES = dict(   # the channels, those with which ours has the baseline's operations, blocks, heads
+    tiny=((8,16,24), (12,28), (2,1,1,1), (0,2,2,2)),
+    half=((16,32,64,96), (28,48,96), (3,2,1,1,1), (0,4,4,4,4)),
+    full=((32,64,128,256,384), (48,128,192,384), (3,2,1,1,1,1), (0,8,8,8,8,8)))
+CONTESTANTS = {'ours': (ours, 0), 'ours, their widths': (ours, 1), 'baseline': (baseline, 0),
+               'UNet2DModel': (unet2d, 0)}                          # and which list of channels
+
+def build(name, size):
+    "The network of a contestant, conditioned on the ten classes of Fashion-MNIST"
+    make,i = CONTESTANTS[name]
+    nfs,(blocks,heads) = SIZES[size][i],SIZES[size][2:]
+    n = len(nfs) + 1                                                # the levels and the middle
+    return make(nfs=nfs, n_blocks=blocks[:n], attention_heads=heads[:n], color_channels=1)
+
+def flops(model):
+    "Operations of the forward pass for one image of 32x32, two for each multiply-add"
+    args = torch.zeros(1, 1, 32, 32),torch.zeros(1),torch.zeros(1, dtype=torch.long)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter: model.eval()(*args)
+    return counter.get_total_flops()
+
+# --- a run
+
+def chained(dl):
+    "The batches of epoch after epoch"
+    while True: yield from dl
+
+def run(name, size, images, n_valid, pool, bs, lr, seed, target, pixels, ema, adam_eps, precision,
+        compile, device, data):
+    "Train a contestant on `images` images; what came out"
+    steps = images//bs
+    torch.manual_seed(seed)
+    model = build(name, size).to(device)
+    dls = fashion_on(device, bs=bs, path=data, value_range=(-pixels, pixels),
+                     n_train=min(images, pool), n_valid=n_valid)
+    loop = Loop(model, steps, lr, target, ema or None, adam_eps, True, precision,
+                'default' if compile else None)
+    torch.manual_seed(1000 + seed)              # the same batches and the same noise for everybody
+    batches = islice(chained(dls.train), steps)
+    losses,secs = seconds(lambda: loop.train(batches).tolist(), device)
+    last = loop.validate(dls.valid, pixels)[1]
+    with loop.averaged(): averaged = loop.validate(dls.valid, pixels)[1]
+    return dict(eps_loss=averaged, eps_loss_last=last, seconds=secs,
+                losses=[round(o, 4) for o in losses])
+
+def records(out): return [json.loads(l) for l in Path(out).read_text().splitlines()]
+
+# --- the tables
+
+def spread(xs):
+    "Mean and standard deviation"
+    return f'{mean(xs):.4f}' + (f' ± {stdev(xs):.4f}' if len(xs) > 1 else '')
+
+HEAD = ['model', 'images', 'lr', 'parameters, M', 'GFLOP an image', 'training, TFLOP',
+        'eps_loss, averages', 'eps_loss, last weights', 'runs', 'seconds']
+
+def row(ds):
+    "A line of the table: the runs `ds`, which differ in their seeds alone"
+    d = ds[0]
+    return [d['name'], d['images'], f"{d['lr']:g}", f"{d['parameters']/1e6:.2f}",
+            f"{d['flops']/1e9:.3g}", f"{3*d['flops']*d['images']/1e12:.3g}",
+            spread([o['eps_loss'] for o in ds]), spread([o['eps_loss_last'] for o in ds]), len(ds),
+            f"{mean(o['seconds'] for o in ds):.0f}"]
+
+def score(ds):
+    "The better mean of averages and last weights; a run that broke down counts as the worst"
+    ms = [mean(o[k] for o in ds) for k in ('eps_loss', 'eps_loss_last')]
+    return min(math.inf if math.isnan(m) else m for m in ms)
+
+def markdown(rows):
+    lines = [HEAD, ['---', *['---:']*(len(HEAD) - 1)], *rows]
+    return '\n'.join('| ' + ' | '.join(map(str, l)) + ' |' for l in lines)
+
+def print_table(out):
+    "For each setting in the file: every contestant at its best rate, then all rates"
+    settings = {}
+    for d in records(out):
+        rows = settings.setdefault(', '.join(f'{k} {d[k]}' for k in SETTING), {})
+        rows.setdefault((d['images'], d['name'], d['lr']), []).append(d)
+    for name,rows in settings.items():
+        best = {}
+        for key,ds in sorted(rows.items()):
+            if key[:2] not in best or score(ds) < score(best[key[:2]]): best[key[:2]] = ds
+        print(f'{name}\n\nEach at its best rate:\n\n{markdown(map(row, best.values()))}\n')
+        print(f'All rates:\n\n{markdown(row(ds) for _,ds in sorted(rows.items()))}\n')
+
+SETTING = 'size bs target pixels ema adam_eps precision n_valid pool'.split()
+
+@call_parse
+def main(
+    data:str=None, # Folder with the four gzipped IDX files; else FASHION_MNIST_PATH, else the hub
+    out:str='equal.jsonl', # A line a run; runs that it holds are not repeated
+    contestants:str=';'.join(CONTESTANTS), # Names, with ';' between them
+    size:str='half', # 'half', 'full' (the lesson's) or 'tiny'
+    equal:str='images', # 'images', or 'operations': the images that the baseline's operations allow
+    n:int=9600, # Training images, those of the baseline with `--equal operations`
+    n_valid:int=2000, # Test images
+    pool:int=60_000, # Different training images; whoever takes more sees them again
+    lrs:str='1e-3,3e-3', # Highest rates of the cycle
+    seeds:str='0,1,2', # Of the weights, the order and the noise
+    bs:int=128, # Images in a batch
+    target:str='v', # What everybody predicts, 'v' or 'eps'
+    pixels:float=1., # Everybody trains on pixels in [-pixels, pixels]; all are judged for [-1, 1]
+    ema:float=.995, # Decay of the averaged weights; 0 for none
+    adam_eps:float=1e-8, # AdamW's
+    bf16:bool=False, # Forward pass in bfloat16
+    compile:bool=False, # `torch.compile` the networks
+    device:str='cpu', # 'cuda' or 'cpu'
+    small:bool=False, # The tiny networks on a few images, to see that everything runs
+    table:bool=False # Print the tables of `out` and do nothing else
+):
+    "Train each contestant at each rate and seed, and append what came out to a file"
+    if table: return print_table(out)
+    if small: size,n,n_valid,pool,bs = 'tiny',16,8,32,8
+    names = contestants.split(';')
+    for k,v,known in (('contestants', names, CONTESTANTS), ('size', [size], SIZES),
+                      ('target', [target], ('v', 'eps')),
+                      ('equal', [equal], ('images', 'operations'))):
+        if wrong := set(v) - set(known):
+            sys.exit(f"{k} must be among {'; '.join(known)}, got {'; '.join(sorted(wrong))}")
+    setting = dict(size=size, bs=bs, target=target, pixels=pixels, ema=ema, adam_eps=adam_eps,
+                   precision='bf16' if bf16 else 'fp32', n_valid=n_valid, pool=pool)
+    base = flops(build('baseline', size))
+    for name in names:
+        model = build(name, size)
+        ops = flops(model)
+        images = n if equal == 'images' else round(n*base/ops)
+        for lr in map(float, lrs.split(',')):
+            for seed in map(int, seeds.split(',')):
+                d = dict(setting, name=name, images=max(1, images//bs)*bs, lr=lr, seed=seed)
+                done = records(out) if Path(out).exists() else []
+                if any(d.items() <= o.items() for o in done): continue
+                res = run(**d, compile=compile, device=device, data=data)
+                d.update(parameters=sum(p.numel() for p in model.parameters()), flops=ops, **res)
+                with open(out, 'a') as f: f.write(json.dumps(d) + '\n')
+                print(f'{name:18} {d["images"]} images, rate {lr:g}, seed {seed}: eps_loss '
+                      f'{d["eps_loss"]:.4f}, with the last weights {d["eps_loss_last"]:.4f}, '
+                      f'{d["seconds"]:.0f} s', flush=True)

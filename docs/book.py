@@ -1,15 +1,18 @@
-"Notebooks as Sphinx should read them, and as plain text: directives obeyed, progress bars swept out, each figure described"
-import ast, base64, json, re
+"""Notebooks as Sphinx should read them, and as plain text: directives obeyed, progress bars swept out, cells that only
+test folded, each figure described and shown at the size it was drawn for."""
+import ast, base64, functools, io, json, re, symtable
 from pathlib import Path
+from PIL import Image
 
 _directive = re.compile(r'^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*)$')
 _litter = re.compile(r'<style>.*?</style>|<progress.*?</progress>|<div>\s*</div>', re.S)
 _ansi = re.compile(r'\x1b\[[0-9;]*[A-Za-z]')
 
 def notebooks(nbs):
-    "The notebooks in reading order: the book by number, then the tutorials"
+    "The notebooks in reading order: the book by number, then the tutorials, then the appendices, from number 20 on"
     fs = [f for f in Path(nbs).rglob('*.ipynb') if not any(p[0] in '._' for p in f.relative_to(nbs).parts)]
-    return sorted(fs, key=lambda f: (len(f.relative_to(nbs).parts), str(f)))
+    def place(f): return 1 if len(f.relative_to(nbs).parts) > 1 else 2*(f.name[:2].isdigit() and int(f.name[:2]) >= 20)
+    return sorted(fs, key=lambda f: (place(f), str(f)))
 
 def text(o): return o if isinstance(o, str) else ''.join(o or [])
 
@@ -38,8 +41,53 @@ def outputs(cell):
                 d.pop('text/markdown', None)
             if 'image/png' in d or 'image/gif' in d: d.pop('text/html', None)
             if list(d) == ['text/plain']: d['text/plain'] = _ansi.sub('', d['text/plain'])
-            if d: res.append({**o, 'data': d})
+            meta = {'image/png': dict(width=_width(d['image/png']))} if 'image/png' in d else {}
+            if d: res.append({**o, 'data': d, 'metadata': meta})
     return [{**o, 'text': o['text'].strip('\n') + '\n'} if 'text' in o else o for o in res]
+
+def _width(png):
+    "The width of a figure on the screen: half its pixels, if it was drawn for twice the screen's resolution"
+    im = Image.open(io.BytesIO(base64.b64decode(png)))
+    return im.width//2 if im.info.get('dpi', (72, 72))[0] > 120 else im.width
+
+def _is_test(o):
+    "Does a statement test something, and nothing else?"
+    if isinstance(o, ast.Assert): return True
+    if isinstance(o, ast.For): return all(map(_is_test, o.body))
+    if isinstance(o, ast.With): return any('expect_fail' in ast.unparse(i) for i in o.items) or all(map(_is_test, o.body))
+    return isinstance(o, ast.Expr) and isinstance(o.value, ast.Call) and ast.unparse(o.value.func).startswith('test_')
+
+@functools.cache
+def _names(statement):
+    "The names that a statement makes in the notebook, and those that it uses"
+    top = symtable.symtable(statement, '', 'exec')
+    made,used,tables = {o.get_name() for o in top.get_symbols() if o.is_assigned() or o.is_imported() or o.is_namespace()},set(),[top]
+    while tables:
+        t = tables.pop()
+        used |= {o.get_name() for o in t.get_symbols() if o.is_referenced() and (t is top or o.is_global())}
+        tables += t.get_children()
+    return made,used
+
+def _needed(name, later):
+    "Does one of the statements `later` use what `name` stands for now?"
+    for o in later:
+        made,used = _names(o)
+        if name in used: return True
+        if name in made: return False
+    return False
+
+@functools.cache
+def _statements(code): return [ast.unparse(o) for o in ast.parse(code).body]
+
+def checks(code, later):
+    "How many checks a cell makes, if it does nothing but test; `later` is the code of the cells that follow"
+    try: body,later = ast.parse(code).body,[o for c in later for o in _statements(c)]
+    except SyntaxError: return 0
+    makes = ast.Assign, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom
+    if not body or not _is_test(body[-1]) or not all(_is_test(o) or isinstance(o, makes) for o in body): return 0
+    if any(_needed(n, later) for n in _names(code)[0]): return 0
+    calls = [o for s in body for o in ast.walk(s) if isinstance(o, (ast.Assert, ast.Call))]
+    return sum(isinstance(o, ast.Assert) or getattr(o.func, 'id', '').startswith(('test_', 'expect_fail')) for o in calls)
 
 def _strings(call):
     "The constant text that a plotting call writes on its figure"
@@ -98,7 +146,8 @@ class Book:
 
     def _run(self):
         self.cells,twin,heading,before,code_all = [],[],'','',[]
-        for c in self.nb['cells']:
+        codes = [re.sub(r'^\s*[%!].*$', '', split(c)[1], flags=re.M) if c['cell_type'] == 'code' else '' for c in self.nb['cells']]
+        for at,c in enumerate(self.nb['cells']):
             if c['cell_type'] == 'markdown':
                 src = text(c['source'])
                 if not self.title and (m := re.match(r'# (.+)', src)):
@@ -124,6 +173,9 @@ class Book:
                 if tags == ['hide-input']:
                     what = 'imports' if all(re.match(r'\s*(import|from|#|$)', l) for l in code.splitlines()) else 'code'
                     cell['metadata']['mystnb'] = dict(code_prompt_show=f'Show the {what}', code_prompt_hide=f'Hide the {what}')
+                elif not tags and not outs and 'slow' not in ds and (n := checks(code, codes[at+1:])):
+                    said = f"{n} check{'s'[:n > 1]} passed"
+                    cell['metadata'].update(tags=['hide-input'], mystnb=dict(code_prompt_show=said, code_prompt_hide=said))
                 pics = [o for o in outs if any(k.startswith('image/') for k in o.get('data', {}))]
                 if pics:
                     alt = ds.get('fig-alt') or describe(code, heading, before)

@@ -24,20 +24,13 @@ class Site:
     def book(self, doc): return next(b for b in self.books if b.doc == doc)
 
 # ---- reference --------------------------------------------------------------------------------------------------------
-def _raises(n):
-    "The errors as a list, those of bad types after those of bad values, names of which the same is said together"
-    seen,out = {},[]
-    for e,t in sorted(n.raises, key=lambda o: ('ValueError', 'TypeError').index(o[0]) if o[0] in ('ValueError', 'TypeError') else 9):
-        t = re.sub(r',? (?:got|not) (?:\{[^}]*\}|the file \{[^}]*\}|[….x]+)+$', '', t).strip().replace('`', '')
-        t = re.sub(r'\{([^{}]+)\}', r'‹\1›', t)
-        if m := re.match(r'‹(\w+)›', t): t = m[1] + t[m.end():] if m[1] in [p[0] for p in n.params] else ''
-        if t in ('', '…'): continue
-        name,what = re.match(r'(?:([\w.\[\]]+) must be )?(.*)', t, re.S).groups()
-        if not name: seen.setdefault((e, t), [])
-        elif name not in (ns := seen.setdefault((e, what), [])): ns.append(name)
-    for (e,what),ns in seen.items():
-        out.append((e, f'{ns[0]} must be {what}' if len(ns) == 1 else f"{', '.join(ns[:-1])} and {ns[-1]} must each be {what}" if ns else what))
-    return out
+def _checked(n, text=str):
+    "What is checked of the parameters, those of which the same is said together; `text` escapes what is no code"
+    groups = {}
+    for k,v in n.checks.items(): groups.setdefault(', '.join(v), []).append(k)
+    return '; '.join(f"{', '.join(f'`{k}`' for k in ks)}: {text(what)}" for what,ks in groups.items())
+
+def _escape(s): return re.sub(r'([\\`*_{}\[\]<>$#|])', r'\\\1', s)
 
 def entry(site, n):
     "One entry of the reference, as MyST"
@@ -50,7 +43,7 @@ def entry(site, n):
         out.append(f':param {p.replace("*", chr(92)+"*")}: {c}')
         if t: out.append(f':type {p.replace("*", chr(92)+"*")}: {t}')
     if n.ret_doc: out.append(f':returns: {n.ret_doc}')
-    out += [f':raises {e}: ' + re.sub(r'([\\`*_{}\[\]<>$#|])', r'\\\1', t) for e,t in _raises(n)]
+    if n.checks: out.append(f':checked: {_checked(n, _escape)}')
     doc = n.notebook.removesuffix('.ipynb')
     shown = any(b.doc == doc for b in site.books) and n in site.pkg.names[n.module]
     where = f'<a class="in-book" href="{doc}.html#def-{n.name}">In the book</a>' if shown else ''
@@ -71,7 +64,13 @@ def reference(site):
     return '\n'.join(out)
 
 # ---- everything -------------------------------------------------------------------------------------------------------
-HOME = {'clothes.png': ('tutorials/02_fashion_classes', r'row_titles=dls\.vocab'), 'beliefs.png': ('tutorials/01_fashion', r'for j in range\(3\)')}
+HOME = {'clothes.png': ('tutorials/02_fashion_classes', r'row_titles=dls\.vocab'),
+        'predictions.png': ('tutorials/01_fashion', r'history\.flatten')}
+
+def part(book):
+    "Where a notebook belongs: the book, the tutorials, or the appendices from 20 on"
+    if '/' in book.doc: return 'tutorials'
+    return 'appendices' if book.rel.name[:2].isdigit() and int(book.rel.name[:2]) >= 20 else 'book'
 
 def stage(site, to):
     "Write all that Sphinx reads to the folder `to`"
@@ -89,8 +88,8 @@ def stage(site, to):
         s = f.read_text(encoding='utf-8')
         f.write_text(re.sub(r'^(# .+)$', rf'\1\n\n```{{page-source}} docs/{f.relative_to(to).as_posix()}\n```', s, count=1, flags=re.M), encoding='utf-8')
     s = (to/'index.md').read_text(encoding='utf-8')
-    toc = lambda bs: '\n'.join(f"{int(b.rel.name[:2])} · {b.title.replace('`', '')} <{b.doc}>" if b.rel.name[:2].isdigit() else b.doc for b in bs)
-    s = s.replace('@BOOK@', toc(b for b in site.books if '/' not in b.doc)).replace('@TUTORIALS@', toc(b for b in site.books if '/' in b.doc))
+    toc = lambda bs: '\n'.join(f"{int(b.rel.name[:2])} · {b.title.replace('`', '')} <{b.doc}>" if '/' not in b.doc else b.doc for b in bs)
+    for o in ('book', 'tutorials', 'appendices'): s = s.replace(f'@{o.upper()}@', toc(b for b in site.books if part(b) == o))
     (to/'index.md').write_text(s.replace('@REPO@', site.repo).replace('@LIB@', site.lib), encoding='utf-8')
 
 def outward(site, file):
@@ -127,10 +126,11 @@ def finish(site, work, out):
     ref = plain_reference(site)
     (out/'reference.md').write_text(ref, encoding='utf-8')
     L = [f'# {site.lib}', '', f"> {site.cfg['description']}.", '', 'Install: `pip install -e .` in a clone. '
-         f'Source: {site.repo}. Every page below is plain text; `.html` in place of `.md` is the page for people. Book, tutorials and reference in one file: {site.home}llms-full.txt', '', '## Book', '']
-    L += [line(b.rel.with_suffix('.md').as_posix(), b.title, b.lead) for b in site.books if '/' not in b.doc] + ['', '## Tutorials', '']
-    L += [line(b.rel.with_suffix('.md').as_posix(), b.title, b.lead) for b in site.books if '/' in b.doc] + ['', '## How to', ''] + out_pages
-    L += ['', '## Reference', '', line('reference.md', 'Every public name', 'signatures, parameters with shapes and units, errors'), '']
+         f'Source: {site.repo}. Every page below is plain text; `.html` in place of `.md` is the page for people. Book, tutorials and reference in one file: {site.home}llms-full.txt', '']
+    for o in ('book', 'tutorials', 'appendices'):
+        L += [f'## {o.capitalize()}', ''] + [line(b.rel.with_suffix('.md').as_posix(), b.title, b.lead) for b in site.books if part(b) == o] + ['']
+    L += ['## How to', ''] + out_pages
+    L += ['', '## Reference', '', line('reference.md', 'Every public name', 'signatures, parameters with shapes and units, what is checked'), '']
     (out/'llms.txt').write_text('\n'.join(L), encoding='utf-8')
     (out/'llms-full.txt').write_text('\n\n'.join([*every, ref]), encoding='utf-8')
     (out/'.nojekyll').touch()
@@ -143,5 +143,5 @@ def plain_reference(site):
         for n in (x for o in ns for x in (o, *o.methods)):
             out += [f"### {n.name}", '', f'```python\n{n.name}{n.signature}\n```', '', n.doc, '']
             out += [f'- `{p}`: {c}' for p,t,d,c in n.params if c] + ([f'- returns: {n.ret_doc}'] if n.ret_doc else [])
-            out += [f'- raises `{e}`: {t}' for e,t in _raises(n)] + ['']
+            out += ([f'- checked: {_checked(n)}'] if n.checks else []) + ['']
     return '\n'.join(out)

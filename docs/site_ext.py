@@ -4,6 +4,7 @@ import ast, html, re
 from importlib.metadata import PackageNotFoundError, distribution
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx.addnodes import pending_xref
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -259,7 +260,7 @@ def first_match(doctree, match):
     for node in doctree.findall(lambda n: isinstance(n, (nodes.Text, nodes.math))):
         up,bad = node.parent,False
         while up is not None:
-            if isinstance(up, (nodes.title, nodes.reference, nodes.literal_block, nodes.raw)) or {'page-links', 'lead', 'defined'} & set(up.get('classes', [])): bad = True; break
+            if isinstance(up, (nodes.title, nodes.reference, pending_xref, nodes.literal_block, nodes.raw)) or {'page-links', 'lead', 'defined'} & set(up.get('classes', [])): bad = True; break
             up = up.parent
         if bad: continue
         for m in match:

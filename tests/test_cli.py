@@ -1,5 +1,6 @@
-"The two commands as a shell runs them: a small run, Ctrl-C once and twice, a killed run, and one line for bad input"
+"The two commands as a shell runs them: a run, Ctrl-C once and twice, a killed run, wrong options"
 import os, shutil, signal, subprocess, sys, time
+from importlib.metadata import version
 from pathlib import Path
 import pytest
 
@@ -9,13 +10,16 @@ small = ['--nfs', '8,16', '--attention-heads', '0,2', '--n-blocks', '1,1', '--n'
 files = {'config.json', 'model.safetensors', 'samples.png', 'denoising.gif', 'losses.png', 'history.csv'}
 
 def command(name): return shutil.which(name, path=str(bins)) or pytest.fail(f'{name} is not installed')
-def run(name, *args, cwd): return subprocess.run([command(name), *map(str, args)], cwd=cwd, env=env, text=True, capture_output=True, timeout=300)
+def run(name, *args, cwd):
+    kw = dict(cwd=cwd, env=env, text=True, capture_output=True, timeout=300)
+    return subprocess.run([command(name), *map(str, args)], **kw)
 def names(folder): return {o.name for o in folder.iterdir() if o.is_file()}
 
 def train_until(there, cwd, *args):
-    "A run of 1000 epochs in the folder `run`, just after the file `there` has appeared in it, and its log"
+    "A run of 1000 epochs in the folder `run`, just after the file `there` has appeared, and its log"
     with open(cwd/'log', 'w') as log:
-        p = subprocess.Popen([command('unet_attention_train'), '--out', 'run', '--epochs', '1000', *args], cwd=cwd, env=env, stdout=log, stderr=subprocess.STDOUT)
+        cmd = [command('unet_attention_train'), '--out', 'run', '--epochs', '1000', *args]
+        p = subprocess.Popen(cmd, cwd=cwd, env=env, stdout=log, stderr=subprocess.STDOUT)
     for _ in range(3000):
         time.sleep(.1)
         if (cwd/'run'/there).exists() or p.poll() is not None: return p, cwd/'log'
@@ -27,10 +31,14 @@ def usable(cwd): return run('unet_attention_sample', 'run', '--n', 1, '--steps',
 def test_train_then_sample(tmp_path):
     r = run('unet_attention_train', '--n-train', 64, '--epochs', 1, *small, cwd=tmp_path)
     assert r.returncode == 0, r.stderr
+    plan = [l.split() for l in r.stdout.splitlines()[:4]]
+    assert plan == [o.split() for o in (
+        'level side channels blocks heads', '0 32 8 1 0', '1 16 16 1 2', 'middle 16 16 1 2')]
     out = tmp_path/'runs'/'shapes'
     assert names(out) == files
     for name in ('more.png', 'more.GIF'):
-        r = run('unet_attention_sample', out, '--classes', 'red circle,11', '--n', 2, '--steps', 2, '--out', name, cwd=tmp_path)
+        args = ['--classes', 'Red Circle,11', '--n', 2, '--steps', 2, '--out', name]
+        r = run('unet_attention_sample', out, *args, cwd=tmp_path)
         assert r.returncode == 0 and f'Wrote {name}' in r.stdout, r.stderr
         assert (tmp_path/name).stat().st_size > 1000
 
@@ -48,8 +56,10 @@ def test_second_ctrl_c_leaves_the_model(tmp_path):
         time.sleep(.1)
         if 'Ctrl-C again' in log.read_text(): break
     p.send_signal(signal.SIGINT)
-    assert p.wait(timeout=300) == 130 and log.read_text().splitlines()[-1] == 'unet_attention_train: stopped', log.read_text()[-2000:]
-    assert names(tmp_path/'run') == {'config.json', 'model.safetensors', 'history.csv'} and usable(tmp_path)
+    assert p.wait(timeout=300) == 130, log.read_text()[-2000:]
+    assert log.read_text().splitlines()[-1] == 'unet_attention_train: stopped'
+    assert names(tmp_path/'run') == {'config.json', 'model.safetensors', 'history.csv'}
+    assert usable(tmp_path)
 
 def test_a_killed_run_leaves_the_last_epoch(tmp_path):
     p,log = train_until('model.safetensors', tmp_path, '--n-train', '64', '--sz', '16', *small)
@@ -58,9 +68,10 @@ def test_a_killed_run_leaves_the_last_epoch(tmp_path):
     assert usable(tmp_path)
 
 @pytest.mark.parametrize('args, why', [
-    (['--bogus', '1'], '--bogus'), (['--lr', 'inf'], '--lr must be'), (['--data', 'no/such/folder'], 'no/such/folder'), (['--data', '..'], '--out must be'),
-    (['--path', 'x'], '--path must be'), (['--lr', '1e6', '--n-train', '64', *small], '--lr must be smaller')])
-def test_bad_options_get_one_line(tmp_path, args, why):
+    (['--bogus', '1'], '--bogus'), (['--lr', 'inf'], '--lr must be a number in (0, inf)'),
+    (['--data', 'no/such/folder'], 'no/such/folder'), (['--data', '..'], 'out must be'),
+    (['--path', 'x'], 'path must be'), (['--lr', '1e6', '--n-train', '64', *small], 'lr must be smaller')])
+def test_wrong_options_get_one_line(tmp_path, args, why):
     r = run('unet_attention_train', *args, cwd=tmp_path)
     assert r.returncode == 2 and why in r.stderr and len(r.stderr.splitlines()) == 1, r.stderr
 
@@ -68,3 +79,5 @@ def test_help(tmp_path):
     for name in ('unet_attention_train', 'unet_attention_sample'):
         r = run(name, '--help', cwd=tmp_path)
         assert r.returncode == 0 and '--steps' in r.stdout and r.stderr == ''
+        r = run(name, '--version', cwd=tmp_path)
+        assert r.returncode == 0 and r.stdout == f'{name} {version("unet_attention")}\n'

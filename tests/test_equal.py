@@ -1,10 +1,14 @@
-"The blocks against implementations that nobody here wrote: with copied weights and random inputs they must agree to 1e-5"
+"Blocks and samplers against those of torch and diffusers: same weights, same noise, equal to 1e-5"
 import pytest, torch
 from torch import nn
 diffusers = pytest.importorskip('diffusers')
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
-from unet_attention.all import AttentionBlock, CrossAttentionBlock, MultiheadSelfAttention1D, ResBlock, ResidualBlock
+from diffusers.schedulers import DDIMScheduler
+from unet_attention.attention import AttentionBlock, CrossAttentionBlock, MultiheadSelfAttention1D
+from unet_attention.blocks import ResBlock, ResidualBlock
+from unet_attention.diffusion import Denoiser
+from unet_attention.sampling import ddim
 
 @pytest.fixture(autouse=True)
 def seed():
@@ -17,7 +21,8 @@ def awake(m):
     return m
 
 def agree(a, b):
-    assert a.shape == b.shape and (a - b).abs().max() < 1e-5*max(1, b.abs().max()), (a - b).abs().max()
+    assert a.shape == b.shape
+    assert (a - b).abs().max() < 1e-5*max(1, b.abs().max()), (a - b).abs().max()
 
 def copy(theirs, **ours):
     "Load `ours`, pairs of weight and bias by name, into `theirs`; every parameter must be given"
@@ -26,33 +31,43 @@ def copy(theirs, **ours):
 
 @pytest.mark.parametrize('nc,nh', [(32, 1), (32, 4), (48, 8)])
 def test_self_attention_torch(nc, nh):
-    ours,theirs,x = awake(MultiheadSelfAttention1D(nc, nh)),nn.MultiheadAttention(nc, nh, batch_first=True),torch.randn(2, nc, 6, 5)
-    theirs.load_state_dict({'in_proj_weight': ours.qkv.weight, 'in_proj_bias': ours.qkv.bias, 'out_proj.weight': ours.proj.weight, 'out_proj.bias': ours.proj.bias})
+    ours,x = awake(MultiheadSelfAttention1D(nc, nh)),torch.randn(2, nc, 6, 5)
+    theirs = nn.MultiheadAttention(nc, nh, batch_first=True)
+    theirs.load_state_dict({'in_proj_weight': ours.qkv.weight, 'in_proj_bias': ours.qkv.bias,
+                            'out_proj.weight': ours.proj.weight, 'out_proj.bias': ours.proj.bias})
     row = x.flatten(2).mT
     agree(ours(x).flatten(2).mT, theirs(row, row, row)[0])
 
 @pytest.mark.parametrize('channels,heads', [(32, 4), (64, 8)])
 def test_attention_block_diffusers(channels, heads):
     ours,x = awake(AttentionBlock(channels, heads)),torch.randn(2, channels, 8, 8)
-    theirs = Attention(channels, heads=heads, dim_head=channels//heads, norm_num_groups=ours.norm.num_groups, eps=ours.norm.eps,
-                       bias=True, residual_connection=True, _from_deprecated_attn_block=True)
+    theirs = Attention(
+        channels, heads=heads, dim_head=channels//heads, norm_num_groups=ours.norm.num_groups,
+        eps=ours.norm.eps, bias=True, residual_connection=True, _from_deprecated_attn_block=True)
     a = ours.attn; w,b = a.qkv.weight.chunk(3),a.qkv.bias.chunk(3)
-    copy(theirs, group_norm=ours.norm, **{f'to_{n}': (w[i], b[i]) for i,n in enumerate('qkv')}, **{'to_out.0': a.proj})
+    qkv = {f'to_{n}': (w[i], b[i]) for i,n in enumerate('qkv')}
+    copy(theirs, group_norm=ours.norm, **qkv, **{'to_out.0': a.proj})
     agree(ours(x), theirs(x))
 
 @pytest.mark.parametrize('cls,mode', [(ResidualBlock, 'scale_shift'), (ResBlock, 'default')])
 @pytest.mark.parametrize('c_in,c_out', [(32, 32), (32, 64)])
 def test_residual_diffusers(cls, mode, c_in, c_out):
+    "Equal but for one thing: a shortcut with a convolution sees the normalised input here"
     ours,x,emb = awake(cls(c_in, c_out, 40)),torch.randn(2, c_in, 9, 8),torch.randn(2, 40)
-    theirs = ResnetBlock2D(in_channels=c_in, out_channels=c_out, temb_channels=40, groups=ours.norm1.num_groups, groups_out=ours.norm2.num_groups,
-                           eps=ours.norm1.eps, time_embedding_norm=mode)
-    parts = dict(norm1=ours.norm1, conv1=ours.conv1, norm2=ours.norm2, conv2=ours.conv2, time_emb_proj=ours.time)
-    if c_in != c_out: parts['conv_shortcut'] = ours.skip
+    theirs = ResnetBlock2D(
+        in_channels=c_in, out_channels=c_out, temb_channels=40, groups=ours.norm1.num_groups,
+        groups_out=ours.norm2.num_groups, eps=ours.norm1.eps, time_embedding_norm=mode)
+    parts = {o: getattr(ours, o) for o in ('norm1', 'conv1', 'norm2', 'conv2')}
+    parts['time_emb_proj'] = ours.time
+    if c_in != c_out: parts['conv_shortcut'] = ours.shortcut
     copy(theirs, **parts)
-    agree(ours(x, emb), theirs(x, emb))
+    want = theirs(x, emb)
+    if c_in != c_out: want = want - ours.shortcut(x) + ours.shortcut(ours.norm1(x))
+    agree(ours(x, emb), want)
 
 def cross():
-    ours,x,context = awake(CrossAttentionBlock(32, 24, 4)),torch.randn(2, 32, 6, 6),torch.randn(2, 5, 24)
+    ours = awake(CrossAttentionBlock(32, 24, 4))
+    x,context = torch.randn(2, 32, 6, 6),torch.randn(2, 5, 24)
     mask = torch.tensor([[1,1,1,1,1], [1,1,0,0,0]]).bool()
     return ours,x,context,mask,ours.norm(x).flatten(2).mT
 
@@ -62,7 +77,8 @@ def test_cross_attention_torch():
     (wk,wv),b = ours.kv.weight.chunk(2),torch.cat([ours.q.bias, ours.kv.bias])
     theirs.load_state_dict({'q_proj_weight': ours.q.weight, 'k_proj_weight': wk, 'v_proj_weight': wv, 'in_proj_bias': b,
                             'out_proj.weight': ours.proj.weight, 'out_proj.bias': ours.proj.bias})
-    agree(ours(x, context, mask), x + theirs(row, context, context, key_padding_mask=~mask)[0].mT.view_as(x))
+    want = theirs(row, context, context, key_padding_mask=~mask)[0]
+    agree(ours(x, context, mask), x + want.mT.view_as(x))
 
 def test_cross_attention_diffusers():
     ours,x,context,mask,row = cross()
@@ -70,7 +86,34 @@ def test_cross_attention_diffusers():
     (wk,wv),(bk,bv) = ours.kv.weight.chunk(2),ours.kv.bias.chunk(2)
     copy(theirs, to_q=ours.q, to_k=(wk, bk), to_v=(wv, bv), **{'to_out.0': ours.proj})
     hide = torch.zeros(2, 1, 5).masked_fill(~mask[:, None], -1e9)
-    agree(ours(x, context, mask), x + theirs(row, encoder_hidden_states=context, attention_mask=hide).mT.view_as(x))
+    want = theirs(row, encoder_hidden_states=context, attention_mask=hide)
+    agree(ours(x, context, mask), x + want.mT.view_as(x))
+
+NAMES = dict(eps='epsilon', v='v_prediction', x_0='sample')        # what diffusers calls them
+
+def scheduler(process, n, target):
+    "diffusers' scheduler of `n` steps over the times of our samplers"
+    t = torch.linspace(.99, 0, n+1, dtype=torch.double).flip(0)
+    abar = process.alpha(t)**2
+    betas = (1 - abar[1:]/abar[:-1]).tolist()
+    res = DDIMScheduler(n, trained_betas=betas, clip_sample=False, prediction_type=NAMES[target])
+    res.set_timesteps(n)
+    return res
+
+@pytest.mark.parametrize('eta', [0., .5, 1.])
+@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
+@pytest.mark.parametrize('target', NAMES)
+def test_ddim_diffusers(target, schedule, eta):
+    "Step by step with the same network and the same noise; `eta=1` is the ancestral sampler"
+    f,n,sz = nn.Conv2d(1, 1, 3, padding=1),8,(2, 1, 6, 6)
+    model,x_T = Denoiser(lambda x,t: f(x), target, schedule),torch.randn(sz)
+    a,b = torch.Generator().manual_seed(1),torch.Generator().manual_seed(1)
+    ours,_ = ddim(model, sz, n_steps=n, eta=eta, x_T=x_T, generator=a, progress=False)
+    theirs,x = scheduler(model.process, n, target),x_T
+    for t in theirs.timesteps:
+        noise = torch.randn(sz, generator=b) if t else torch.zeros(sz)
+        x = theirs.step(f(x), t, x, eta=eta, variance_noise=noise).prev_sample
+    agree(ours, x)
 
 def test_agree_can_fail():
     with pytest.raises(AssertionError): agree(torch.zeros(2), torch.full((2,), 1e-4))

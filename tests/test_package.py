@@ -1,5 +1,5 @@
 "What the notebooks cannot test: the package as it is installed, and the names and signatures others rely on"
-import inspect, json, subprocess, sys, shutil
+import ast, inspect, json, subprocess, sys, shutil
 from configparser import ConfigParser
 from importlib import import_module
 from importlib.metadata import distributions, version
@@ -8,7 +8,9 @@ import pytest
 import torch.nn.functional as F
 
 root, lib = Path(__file__).resolve().parent.parent, 'unet_attention'
-modules = sorted(f.stem for f in (root/lib).glob('*.py') if f.stem[0] != '_' and f.stem != 'all')
+files = {f.stem: f for f in sorted((root/lib).glob('*.py')) if f.stem[0] != '_'}
+# what is written by hand: `all` itself, what rooms share, and an extension of Jupyter
+modules = [o for o in files if o not in ('all', 'checks', 'slow')]
 ini = ConfigParser(delimiters=['='], interpolation=None)
 ini.read(root/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
@@ -18,11 +20,65 @@ def run(*cmd, **kw):
     assert r.returncode == 0, r.stdout
     return r.stdout
 
-def test_models_need_only_torch():
-    code = "import sys, unet_attention.unet; print({'fastai', 'matplotlib', 'datasets'} & {m.split('.')[0] for m in sys.modules})"
-    out = run('-c', code)
-    assert out.splitlines()[-1] == 'set()'
+# ---- the house ----------------------------------------------------------------------------------
+floors = dict(
+    checks=1, slow=1, attention=2, embeddings=2, diffusion=2, images=2, blocks=3, sampling=3, data=3,
+    unet=4, shapes=4, evaluation=5, anatomy=5, editing=5, saving=5, sources=5, captions=5,
+    training=6, cli=7, all=8)
+only_torch = 'checks attention embeddings diffusion blocks sampling unet'.split()
 
+def imports(name):
+    "Module, names and line of each import in a module of the package"
+    for o in ast.walk(ast.parse(files[name].read_text(encoding='utf-8'))):
+        if isinstance(o, ast.Import):
+            for a in o.names: yield a.name, [], o.lineno
+        elif isinstance(o, ast.ImportFrom):
+            ours = o.level or o.module.split('.')[0] == lib
+            parts = (o.module or '').removeprefix(lib).strip('.')
+            yield (f'{lib}.{parts}' if ours else o.module), [a.name for a in o.names], o.lineno
+
+def own(module): return module.split('.')[1] if module.startswith(f'{lib}.') else ''
+
+@pytest.mark.parametrize('name', files)
+def test_imports_point_down(name):
+    "A module imports from lower floors alone, and by `import`, so that this test sees it"
+    ours = [(own(m), f'{name}.py, line {l}: {m}') for m,_,l in imports(name) if own(m)]
+    assert [where for m,where in ours if floors[m] >= floors[name]] == []
+    assert 'import_module' not in files[name].read_text(encoding='utf-8')
+
+@pytest.mark.parametrize('name', files)
+def test_no_private_name_crosses(name):
+    "No name with an underscore is imported from another module, or taken from one as an attribute"
+    def private(o): return o[0] == '_' and not o.endswith('__')
+    bad = [f'{name}.py, line {l}: {n}' for m,ns,l in imports(name) if m.startswith(f'{lib}.')
+           for n in ns if private(n)]
+    nodes = [*ast.walk(ast.parse(files[name].read_text(encoding='utf-8')))]
+    froms = [a for o in nodes if isinstance(o, (ast.Import, ast.ImportFrom)) for a in o.names]
+    theirs = {a.asname or a.name.split('.')[0] for a in froms} - {'torch'}
+    taken = [o for o in nodes if isinstance(o, ast.Attribute) and private(o.attr)]
+    bad += [f'{name}.py, line {o.lineno}: {ast.unparse(o)}' for o in taken
+            if isinstance(o.value, ast.Name) and o.value.id in theirs]
+    assert bad == []
+
+def test_where_fastai_lives():
+    users = {n for n in files for m,_,_ in imports(n) if m.split('.')[0] == 'fastai'}
+    assert users == {'data', 'training', 'cli'}
+
+@pytest.mark.parametrize('name', ['unet', 'sampling'])
+def test_network_and_sampler_need_only_torch(name):
+    "Beyond what `import torch` loads they bring modules of this package, and of Python"
+    code = f"""import torch, sys
+before = set(sys.modules)
+import {lib}.{name}
+print(*set(sys.modules) - before)"""
+    new = run('-c', code).splitlines()[-1].split()
+    ours = [o for o in new if o.split('.')[0] == lib]
+    others = {o.split('.')[0] for o in new} - {lib} - sys.stdlib_module_names
+    print(f'{lib}.{name}: {len(ours)} modules of the package, {len(new) - len(ours)} of Python')
+    assert f'{lib}.{name}' in ours and others <= {'torch'}, others
+    assert {own(o) for o in ours} <= {'', *only_torch}
+
+# ---- names --------------------------------------------------------------------------------------
 @pytest.mark.parametrize('name', modules)
 def test_public_names(name):
     "Each public name is in `all`, is the same object there, and is documented"
@@ -40,6 +96,10 @@ def test_colab():
         first = next(c for c in json.loads(f.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code')
         assert "if 'google.colab' in sys.modules:" in ''.join(first['source']) and want in ''.join(first['source']) + '\n', f
 
+@pytest.mark.parametrize('name', ['checks', 'slow'])
+def test_written_by_hand(name): assert import_module(f'{lib}.{name}').__doc__
+
+# ---- the package as it is installed -------------------------------------------------------------
 def test_version(): assert version(lib) == cfg['version'], 'settings.ini has changed: run pip install -e . again'
 
 def test_wheel(tmp_path):
@@ -61,7 +121,9 @@ def test_wheel(tmp_path):
     out = run('-c', code, cwd=empty, env={'PYTHONPATH': str(site), 'PATH': '', 'HOME': str(empty)})
     assert Path(out.splitlines()[-1]) == site/lib/'all.py'
 
-# `...` stands for any default. Where no default is written a function may add one; further keyword arguments may follow.
+# ---- signatures of the seeds --------------------------------------------------------------------
+# `...` stands for any default. Where no default is written a function may add one; further keyword
+# arguments may follow.
 signatures = dict(
     MultiheadSelfAttention1D = lambda nc, nh: 0,
     TimestepEmbedding        = lambda dim: 0,

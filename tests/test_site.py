@@ -84,6 +84,55 @@ def test_images_are_described(site):
     for f in pages(site):
         for src,alt in page(f).images: assert alt and len(alt) > 15, f'{rel(site, f)}: {src} has the alternative text {alt!r}'
 
+def test_figures_are_shown_at_half_their_pixels(site):
+    "A figure drawn for twice the screen's resolution is shown at half its pixels, and no figure is enlarged"
+    from PIL import Image
+    n = 0
+    for f in pages(site):
+        for tag in re.findall(r'<img [^>]*_images/[^>]*>', f.read_text(encoding='utf-8')):
+            src,width = re.search(r'src="([^"]+)"', tag)[1],re.search(r'width="(\d+)"', tag)
+            if not width: continue
+            im = Image.open(f.parent/unquote(src))
+            sharp = im.info.get('dpi', (72, 72))[0] > 120
+            assert int(width[1]) == (im.width//2 if sharp else im.width), f'{rel(site, f)}: {tag}'
+            n += sharp
+    assert n > 30
+
+def test_cells_that_only_test_are_folded(site):
+    "They say how many checks passed; a cell that shows something, or makes what others use, stays open"
+    sys.path.insert(0, str(root/'docs'))
+    from book import checks
+    assert checks('test_eq(1, 1)\nx = 2\nassert x', ['print(y)']) == 2
+    assert checks('for o in [1, 2]: test_eq(o, o)', []) == 1
+    assert checks('with expect_fail(ValueError): f()', ['x = 1']) == 1
+    assert checks('x = 2\ntest_eq(x, 2)', ['print(x)']) == 0            # needed later
+    assert checks('x = 2\ntest_eq(x, 2)', ['x = 3\nprint(x)']) == 1     # made anew before it is used
+    assert checks('x = 2\ntest_eq(x, 2)', ['[x for x in range(3)]']) == 1
+    assert checks('test_eq(x, 2)\nx.save()', []) == 0
+    said = [m for f in pages(site) for m in re.findall(r'\d+ checks? passed', f.read_text(encoding='utf-8'))]
+    assert len(said) > 30
+
+def test_reference_reads_declarations(tmp_path):
+    "What a parameter must be is read from calls of checks, through the functions that they are handed on to"
+    sys.path.insert(0, str(root/'docs'))
+    from api import Package
+    (tmp_path/'all.py').write_text(f'from {tmp_path.name}.m import *')
+    (tmp_path/'checks.py').write_text('def count(least=1, **args): 0\ndef real(interval, **args): 0\ndef one_of(options, **args): 0')
+    (tmp_path/'m.py').write_text('''
+__all__ = ['f', 'g', 'h']
+from .checks import count, one_of, real as number
+KINDS = dict(a=1, b=2)
+def f(n, x=1., kind='a', **kwargs):
+    count(2, n=n), number('[0, 1)', x=x), one_of(KINDS, kind=kind)
+def g(m, y): f(m, x=y)
+@delegates(f, but='n')
+def h(z, **kwargs): f(3, **kwargs)
+''')
+    flat = Package(tmp_path).flat
+    assert flat['f'].checks == dict(n=['a whole number of at least 2'], x=['a number in [0, 1)'], kind=["one of 'a', 'b'"])
+    assert flat['g'].checks == dict(m=['a whole number of at least 2'], y=['a number in [0, 1)'])
+    assert list(flat['h'].checks) == ['x', 'kind'] and [p[0] for p in flat['h'].params] == ['z', 'x', 'kind']
+
 def test_every_name(site):
     "Each public name has its anchor, its real parameters and its source in the reference, and is shown where the book defines it"
     ids,text = page(site/'reference.html').ids,(site/'reference.html').read_text(encoding='utf-8')
@@ -163,14 +212,16 @@ def test_howto_runs(name, tmp_path, monkeypatch):
     import matplotlib, torch
     from fastai.learner import Learner
     from PIL import Image
-    from unet_attention.all import ConditionalTAUnet, SHAPE_CLASSES, save_unet
+    from unet_attention.saving import save_unet
+    from unet_attention.shapes import SHAPE_CLASSES
+    from unet_attention.unet import ConditionalTAUnet
     matplotlib.use('Agg')
     monkeypatch.chdir(tmp_path)
     for k,colour in dict(cats='red', dogs='blue').items():
         (tmp_path/'my_photos'/k).mkdir(parents=True)
         for i in range(12): Image.new('RGB', (40, 36), colour).save(tmp_path/f'my_photos/{k}/{i}.png')
-    model = ConditionalTAUnet(12, nfs=(8,16), attention_heads=(0,2), n_blocks=(1,1)); model.target = 'v'
-    save_unet(model, 'runs/shapes', classes=list(SHAPE_CLASSES), sz=32, data='shapes')
+    model = ConditionalTAUnet(12, nfs=(8,16), attention_heads=(0,2), n_blocks=(1,1))
+    save_unet(model, 'runs/shapes', classes=SHAPE_CLASSES, sz=32, data='shapes')
     cycle = Learner.fit_one_cycle
     monkeypatch.setattr(Learner, 'fit_one_cycle', lambda self, n, *a, **k: cycle(self, 1, *a, **k))
     code = re.findall(r'^```python\n(.*?)^```', (root/f'docs/howto/{name}.md').read_text(encoding='utf-8'), re.M|re.S)

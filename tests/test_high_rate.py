@@ -12,8 +12,10 @@ images = os.environ.get('FASHION_MNIST_PATH')
 @pytest.mark.parametrize('seed', (0, 1, 2))
 @pytest.mark.parametrize('lr', (4e-3, 1e-2))
 def test_high_rate(lr, seed):
+    import torch
     from high_rate import FASHION, OURS, by_tens, losses
     from unet_attention.sources import get_fashion_dls
+    torch.set_num_threads(os.cpu_count())               # the longest test of all
     means = by_tens(losses(OURS, FASHION, partial(get_fashion_dls, bs=32, path=images), lr, 90, seed=seed))
     assert means[-1] < .25, means
     assert all(b < 1.2*a for a,b in zip(means[4:], means[5:])), means          # from step 50 on, no jump

@@ -210,7 +210,7 @@ def test_warnings_are_errors(tmp_path):
 def test_howto_runs(name, tmp_path, monkeypatch):
     "The code of each how-to page runs from top to bottom, with a small model and one epoch"
     import matplotlib, torch
-    from fastai.learner import Learner
+    from fastai.callback.schedule import Learner         # this gives it `fit_one_cycle`
     from PIL import Image
     from unet_attention.saving import save_unet
     from unet_attention.shapes import SHAPE_CLASSES

@@ -113,7 +113,7 @@ def show_images(
     pad = max(1, w//16)
     g = image_grid(x, ncols, pad, top)
     if ax is None: ax = _new_ax(g.shape[1]/w*imsize, g.shape[0]/w*imsize, rows, str(title or ''))
-    ax.imshow(g)
+    ax.imshow(g.numpy())
     for i,s in enumerate(titles):
         at = i%ncols*(w+pad) + w/2, i//ncols*(top+h+pad) + top - 1
         ax.text(*at, s, fontsize=points, ha='center', va='bottom', linespacing=1.1)

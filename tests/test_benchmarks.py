@@ -169,7 +169,9 @@ def test_full_scale_refuses(fashion, capsys):
     ('conditional', 'ours'), ('unconditional', 'original')])
 def test_loop_is_train(fashion, kind, conditions):
     "The same losses in each step, the same validation, as `train` of the tutorials"
+    from functools import partial
     from fastai.callback.core import Callback
+    from fastai.optimizer import OptimWrapper
     from unet_attention.training import train
     class Watch(Callback):
         order = 70
@@ -186,7 +188,8 @@ def test_loop_is_train(fashion, kind, conditions):
         return model, dls
     model,dls = begin()
     watch = Watch()
-    train(model, dls, 5e-3, 2, [watch], conditional=labels, ema=cond['ema'])
+    adamw = partial(OptimWrapper, opt=torch.optim.AdamW, betas=(.9, .99))
+    train(model, dls, 5e-3, 2, [watch], conditional=labels, ema=cond['ema'], opt_func=adamw)
     ours,dls = begin()
     steps,losses = 2*len(dls.train),[]
     loop = equal.Loop(ours, steps, 5e-3, cond['target'], cond['ema'], labels=labels)

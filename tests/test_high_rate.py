@@ -1,4 +1,4 @@
-"The network at full size keeps what it learns at high learning rates: 90 steps on real images, three seeds (ten minutes on two cores)"
+"The network at full size keeps what it learns at high learning rates: 90 steps on real images, three seeds (seven minutes on two cores)"
 import os, sys, pytest
 from functools import partial
 from importlib.util import find_spec

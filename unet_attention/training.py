@@ -181,9 +181,12 @@ def orthogonalise(
     x = m/(m.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     if tall: x = x.mT
+    a = x @ x.mT                                  # (..., n, n), n the smaller side
+    q = one = torch.eye(a.shape[-1], device=a.device, dtype=a.dtype)
     for _ in range(steps):
-        a = x @ x.mT
-        x = 3.4445*x + (2.0315*a@a - 4.775*a) @ x
+        p = 3.4445*one - 4.775*a + 2.0315*a@a
+        q,a = p@q,p@a@p                           # of x_k: the factor so far, and x_k @ x_k.T
+    x = q @ x
     return x.mT if tall else x
 
 # %% ../nbs/07_training.ipynb #ea92f505

@@ -4,11 +4,12 @@ from torch import nn
 diffusers = pytest.importorskip('diffusers')
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
-from diffusers.schedulers import DDIMScheduler
+from diffusers.schedulers import (DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
+                                  FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler)
 from unet_attention.attention import AttentionBlock, CrossAttentionBlock, MultiheadSelfAttention1D
 from unet_attention.blocks import ResBlock, ResidualBlock
-from unet_attention.diffusion import Denoiser
-from unet_attention.sampling import ddim
+from unet_attention.diffusion import Denoiser, Process
+from unet_attention.sampling import TIMES, ddim, ddpm, dpm_solver, heun
 
 @pytest.fixture(autouse=True)
 def seed():
@@ -20,9 +21,9 @@ def awake(m):
     for p in m.parameters(): nn.init.normal_(p, std=.2)
     return m
 
-def agree(a, b):
+def agree(a, b, eps=1e-5):
     assert a.shape == b.shape
-    assert (a - b).abs().max() < 1e-5*max(1, b.abs().max()), (a - b).abs().max()
+    assert (a - b).abs().max() < eps*max(1, b.abs().max()), (a - b).abs().max()
 
 def copy(theirs, **ours):
     "Load `ours`, pairs of weight and bias by name, into `theirs`; every parameter must be given"
@@ -91,28 +92,97 @@ def test_cross_attention_diffusers():
 
 NAMES = dict(eps='epsilon', v='v_prediction', x_0='sample')        # what diffusers calls them
 
-def scheduler(process, n, target):
+def scheduler(cls, process, n, target, **kw):
     "diffusers' scheduler of `n` steps over the times of our samplers"
     t = torch.linspace(.99, 0, n+1, dtype=torch.double).flip(0)
     abar = process.alpha(t)**2
     betas = (1 - abar[1:]/abar[:-1]).tolist()
-    res = DDIMScheduler(n, trained_betas=betas, clip_sample=False, prediction_type=NAMES[target])
+    res = cls(n, trained_betas=betas, prediction_type=NAMES[target], **kw)
     res.set_timesteps(n)
     return res
+
+def follow(sampler, theirs, model, f, sz, n, **kw):
+    "`sampler` and their scheduler from the same noise, with the same noise on the way"
+    x_T = torch.randn(sz)
+    a,b = torch.Generator().manual_seed(1),torch.Generator().manual_seed(1)
+    ours,_ = sampler(model, sz, n_steps=n, x_T=x_T, generator=a, progress=False, **kw)
+    x = x_T*getattr(theirs, 'init_noise_sigma', 1.)
+    for t in theirs.timesteps: x = theirs.step(f(theirs.scale_model_input(x, t), t), t, x, b)
+    return ours,x
+
+sz,n = (2, 1, 6, 6),8
 
 @pytest.mark.parametrize('eta', [0., .5, 1.])
 @pytest.mark.parametrize('schedule', ['cosine', 'linear'])
 @pytest.mark.parametrize('target', NAMES)
 def test_ddim_diffusers(target, schedule, eta):
     "Step by step with the same network and the same noise; `eta=1` is the ancestral sampler"
-    f,n,sz = nn.Conv2d(1, 1, 3, padding=1),8,(2, 1, 6, 6)
-    model,x_T = Denoiser(lambda x,t: f(x), target, schedule),torch.randn(sz)
-    a,b = torch.Generator().manual_seed(1),torch.Generator().manual_seed(1)
-    ours,_ = ddim(model, sz, n_steps=n, eta=eta, x_T=x_T, generator=a, progress=False)
-    theirs,x = scheduler(model.process, n, target),x_T
-    for t in theirs.timesteps:
-        noise = torch.randn(sz, generator=b) if t else torch.zeros(sz)
-        x = theirs.step(f(x), t, x, eta=eta, variance_noise=noise).prev_sample
+    f = nn.Conv2d(1, 1, 3, padding=1)
+    model = Denoiser(lambda x,t: f(x), target, schedule)
+    theirs = scheduler(DDIMScheduler, model.process, n, target, clip_sample=False)
+    step = theirs.step
+    theirs.step = lambda out, t, x, g: step(out, t, x, eta=eta, variance_noise=torch.randn(sz, generator=g)
+                                            if t else torch.zeros(sz)).prev_sample
+    agree(*follow(ddim, theirs, model, lambda x,t: f(x), sz, n, eta=eta))
+
+@pytest.mark.parametrize('variance', ['small', 'large'])
+@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
+@pytest.mark.parametrize('target', NAMES)
+def test_ddpm_diffusers(target, schedule, variance):
+    f = nn.Conv2d(1, 1, 3, padding=1)
+    model = Denoiser(lambda x,t: f(x), target, schedule)
+    theirs = scheduler(DDPMScheduler, model.process, n, target, clip_sample=False,
+                       variance_type=f'fixed_{variance}')
+    step = theirs.step
+    theirs.step = lambda out, t, x, g: step(out, t, x, generator=g).prev_sample
+    agree(*follow(ddpm, theirs, model, lambda x,t: f(x), sz, n, variance=variance))
+
+def sigmas(theirs, times, process):
+    "Give a scheduler that counts in sigma/alpha the times of ours"
+    t = torch.as_tensor(times, dtype=torch.double)
+    r = (process.sigma(t)/process.alpha(t)).float()
+    return torch.cat([r[:-1], torch.zeros(1)])
+
+@pytest.mark.parametrize('times', ['uniform', 'karras', 'logsnr'])
+@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
+@pytest.mark.parametrize('target', NAMES)
+def test_heun_diffusers(target, schedule, times):
+    f,process = nn.Conv2d(1, 1, 3, padding=1),Process(target, schedule)
+    model = Denoiser(lambda x,t: f(x), target, schedule)
+    theirs = HeunDiscreteScheduler(1000, prediction_type=NAMES[target])
+    theirs.set_timesteps(n)
+    s = sigmas(theirs, TIMES[times](process, n), process)
+    theirs.sigmas = torch.cat([s[:1], s[1:-1].repeat_interleave(2), s[-1:]])     # as it keeps them
+    x_T = torch.randn(sz)
+    ours,_ = heun(model, sz, n_steps=n, x_T=x_T, times=times, progress=False)
+    x = x_T*(s[0]**2 + 1)**.5
+    for t in theirs.timesteps: x = theirs.step(f(theirs.scale_model_input(x, t)), t, x).prev_sample
+    agree(ours, x, 1e-4)
+
+@pytest.mark.parametrize('times', ['uniform', 'karras', 'logsnr'])
+@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
+@pytest.mark.parametrize('target', NAMES)
+def test_dpm_solver_diffusers(target, schedule, times):
+    f,process = nn.Conv2d(1, 1, 3, padding=1),Process(target, schedule)
+    model = Denoiser(lambda x,t: f(x), target, schedule)
+    theirs = DPMSolverMultistepScheduler(1000, prediction_type=NAMES[target])
+    theirs.set_timesteps(n)
+    theirs.sigmas = sigmas(theirs, TIMES[times](process, n), process)
+    x = x_T = torch.randn(sz)
+    ours,_ = dpm_solver(model, sz, n_steps=n, x_T=x_T, times=times, progress=False)
+    for t in theirs.timesteps: x = theirs.step(f(x), t, x).prev_sample
+    agree(ours, x, 1e-4)
+
+def test_flow_diffusers():
+    "In the schedule of flow matching `ddim` is Euler's method"
+    f,model = nn.Conv2d(1, 1, 3, padding=1),None
+    model = Denoiser(lambda x,t: f(x), 'flow', 'flow')
+    theirs = FlowMatchEulerDiscreteScheduler(1000)
+    theirs.set_timesteps(n)
+    theirs.sigmas = TIMES['trailing'](model.process, n).float()
+    x = x_T = torch.randn(sz)
+    ours,_ = ddim(model, sz, n_steps=n, x_T=x_T, times='trailing', progress=False)
+    for t in theirs.timesteps: x = theirs.step(f(x), t, x).prev_sample
     agree(ours, x)
 
 def test_agree_can_fail():

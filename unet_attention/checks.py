@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from torch import nn, Tensor
 
 __all__ = ['count', 'counts', 'real', 'one_of', 'multiple', 'tensor', 'within', 'values_known', 'images', 'times',
-           'device', 'core', 'takes', 'evaluating', 'delegates']
+           'device', 'core', 'takes', 'evaluating', 'patch', 'delegates']
 
 def _all(vs): return vs[0] if len(vs := list(vs)) == 1 else tuple(vs)
 
@@ -172,6 +172,14 @@ def evaluating(
         yield model
     finally:
         for m,mode in modes: m.training = mode
+
+def patch(
+    f # A function whose first parameter is annotated with a class
+):
+    "Make `f` a method of that class, which so can grow beside its explanation"
+    cls = next(iter(inspect.signature(f).parameters.values())).annotation
+    f.__qualname__ = f'{cls.__name__}.{f.__name__}'
+    setattr(cls, f.__name__, f)
 
 def delegates(
     to, # A function

@@ -9,7 +9,7 @@ __all__ = ['SCHEDULES', 'TARGETS', 'Cosine', 'Linear', 'Flow', 'Process', 'noisi
 # %% ../nbs/04_diffusion.ipynb #a97c15f2
 import math, torch
 from torch import nn, Tensor
-from .checks import core, one_of, real, tensor, times, within
+from .checks import core, one_of, patch, real, tensor, times, within
 
 # %% ../nbs/04_diffusion.ipynb #0ef82ab8
 class Cosine:
@@ -62,23 +62,47 @@ class Process:
         "Factor of the noise at time `t`"
         return SCHEDULES[self.schedule].sigma(t)
 
-    def factors(self,
-        t:Tensor, # Times, `(b,)`, or one for all, `()`, in [0, 1]
-        x:Tensor # Images, `(b, ...)`
-    ) -> tuple[Tensor, Tensor]: # `alpha` and `sigma`, `(b, 1, ...)`, type of `x`
-        "`alpha(t)` and `sigma(t)` with the axes of `x`, so that they can be multiplied"
-        return tuple(f(t).to(x).reshape(-1, *[1]*(x.ndim-1)) for f in (self.alpha, self.sigma))
+# %% ../nbs/04_diffusion.ipynb #27702c8d
+@patch
+def factors(self:Process,
+    t:Tensor, # Times, `(b,)`, or one for all, `()`, in [0, 1]
+    x:Tensor # Images, `(b, ...)`
+) -> tuple[Tensor, Tensor]: # `alpha` and `sigma`, `(b, 1, ...)`, type of `x`
+    "`alpha(t)` and `sigma(t)` with the axes of `x`, so that they can be multiplied"
+    return tuple(f(t).to(x).reshape(-1, *[1]*(x.ndim-1)) for f in (self.alpha, self.sigma))
 
-    def solve(self,
-        pred:Tensor, # What the network predicted
-        x_t:Tensor, # Noisy images that it saw
-        a, # `alpha` at their time, a number or shaped for `x_t`
-        s # `sigma`, likewise
-    ) -> tuple[Tensor, Tensor]: # `x_0` and `eps`, shape of `x_t`
-        "The `x_0` and `eps` that a prediction implies"
-        p,q = TARGETS[self.target](a, s)
-        d = a*q - s*p
-        return (q*x_t - s*pred)/d, (a*pred - p*x_t)/d
+@patch
+def solve(self:Process,
+    pred:Tensor, # What the network predicted
+    x_t:Tensor, # Noisy images that it saw
+    a, # `alpha` at their time, a number or shaped for `x_t`
+    s # `sigma`, likewise
+) -> tuple[Tensor, Tensor]: # `x_0` and `eps`, shape of `x_t`
+    "The `x_0` and `eps` that a prediction implies"
+    p,q = TARGETS[self.target](a, s)
+    d = a*q - s*p
+    return (q*x_t - s*pred)/d, (a*pred - p*x_t)/d
+
+# %% ../nbs/04_diffusion.ipynb #7f4e1a38
+@patch
+def logsnr(self:Process,
+    t:Tensor # Times in (0, 1), any shape
+) -> Tensor: # Same shape, falling in `t`
+    "Logarithm of the signal-to-noise ratio, `2*log(alpha/sigma)` (Kingma et al. 2021)"
+    return 2*(self.alpha(t)/self.sigma(t)).log()
+
+@patch
+def time(self:Process,
+    logsnr:Tensor # Log-SNRs, any shape
+) -> Tensor: # Times in [0, 1], float64, same shape
+    "The time at which the log-SNR is `logsnr`, by bisection"
+    a = torch.zeros_like(logsnr, dtype=torch.double)
+    b = a + 1
+    for _ in range(52):
+        t = (a + b)/2
+        early = self.logsnr(t) > logsnr
+        a,b = torch.where(early, t, a),torch.where(early, b, t)
+    return t
 
 # %% ../nbs/04_diffusion.ipynb #4fd894f7
 def noisify(

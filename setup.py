@@ -21,6 +21,7 @@ setup(
     classifiers=[f"Development Status :: {statuses[int(cfg['status'])-1]}", 'Programming Language :: Python :: 3',
                  'Intended Audience :: Education', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
     python_requires=f">={cfg['min_python']}", packages=find_packages(include=[lib, f'{lib}.*']),
+    package_data={lib: ['weights/*.safetensors']},
     install_requires=lines('requirements'), extras_require={**extras, 'dev': extras['dev'] + extras['docs'] + extras['bench']},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': [f'{lib} = {lib}._modidx:d']},
 )

@@ -296,6 +296,7 @@ def generate(
     bs:int=64, # Images at once
     seed:int=0, # With its number it decides each image; at least 0
     sampler='dpm_solver', # A name in `SAMPLERS`, or a function like them
+    value_range:tuple=(-1.,1.), # Values of black and of white in the model's images
     device:str|torch.device='cpu', # Where to sample; as it stands, where the model is
     progress:bool=True, # Show a progress bar
     **kwargs # Passed to the sampler: `n_steps`, `guidance`, ...
@@ -305,11 +306,11 @@ def generate(
     if isinstance(sampler, str): sampler = SAMPLERS[one_of(SAMPLERS, sampler=sampler)]
     if c is not None and len(c) != n:
         raise ValueError(f'c must be ({n}, ...), one an image, got {tuple(c.shape)}')
-    res = []
+    res,(black,white) = [],value_range
     for i in _bar(range(0, n, bs), progress):
         gs = [_own(seed, j) for j in range(i, min(i + bs, n))]
         some = None if c is None else c[i:i+bs]
         kw = dict(c=some, generator=gs, keep=False, progress=False, **kwargs)
         x_0,_ = sampler(model, (len(gs), *sz), device, **kw)
-        res.append(x_0.clamp(-1, 1).add(1).mul(127.5).round().byte().cpu())
+        res.append(((x_0 - black)/(white - black)*255).clamp(0, 255).round().byte().cpu())
     return torch.cat(res)

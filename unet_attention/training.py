@@ -4,24 +4,26 @@
 
 # %% auto #0
 __all__ = ['stratified_times', 'FashionDDPM', 'ConditionalFashionDDPM', 'EpsLoss', 'EMA', 'orthogonalise', 'Muon', 'is_matrix',
-           'DiffusionLearner', 'diffusion_learner', 'train', 'conditional_train']
+           'DiffusionLearner', 'diffusion_learner', 'train', 'conditional_train', 'Preview']
 
 # %% ../nbs/07_training.ipynb #53fcc3d2
 import torch, torch.nn.functional as F
 from collections.abc import Callable
 from functools import partial
 from matplotlib.figure import Figure
+from pathlib import Path
+from PIL import Image
 from torch import Tensor, nn
 from fastcore.all import patch
-from fastai.basics import Callback, DataLoaders, L, Learner, Metric, OptimWrapper
+from fastai.basics import Callback, DataLoaders, L, Learner, Metric, OptimWrapper, Recorder
 from fastai.callback.schedule import *
 from fastai.callback.progress import *
 from fastai.callback.fp16 import *      # these two add methods to Learner: to_bf16,
 from fastai.callback.hook import *      # and summary
 from .checks import core, count, delegates, real, takes, tensor, within
 from .diffusion import noisify, process_of, to_target
-from .images import show_images
-from .sampling import ddim
+from .images import image_grid, show_images
+from .sampling import ddim, generate
 
 # %% ../nbs/07_training.ipynb #1e260a6e
 def stratified_times(
@@ -350,3 +352,32 @@ def show_results(self:DiffusionLearner,
     title = getattr(self.dls, 'title', None)
     titles = [title(o) for o in torch.as_tensor(c)] if title and c is not None else None
     return show_images(x_0, titles=titles, value_range=getattr(self.dls, 'value_range', (-1., 1.)))
+
+# %% ../nbs/07_training.ipynb #108df73b
+class Preview(Callback):
+    "Every `every` epochs, sample, keep and score images; `images` and `scores` are a list each"
+    order = Recorder.order + 1
+    def __init__(self,
+        n:int=16, # Images to sample, always from the same noise
+        every:int=1, # Epochs from one time to the next
+        score=None, # `score(x, c)` gives numbers by name; x uint8 `(n, c, h, w)`, c `(n,)` or `None`
+        folder:str|Path|None=None, # Where to write a picture of all images each time
+        **kwargs # Passed to `generate`: `sampler`, `n_steps`, `guidance`, `seed`, ...
+    ):
+        self.n,self.every = count(n=n, every=every)
+        self.score,self.folder,self.kw,self.images,self.scores = score,folder,kwargs,[],[]
+
+# %% ../nbs/07_training.ipynb #66a673f4
+@patch
+def after_epoch(self:Preview):
+    if (self.epoch + 1) % self.every or hasattr(self.learn, 'lr_finder'): return
+    c,sz = _classes(self.learn, self.n),_image_shape(self.learn, 1, None)
+    kw = dict(value_range=getattr(self.dls, 'value_range', (-1., 1.)), progress=False) | self.kw
+    with torch.random.fork_rng():                       # training goes on as if nothing had happened
+        x = generate(self.model, self.n, sz, c, **kw)
+    self.images.append(x)
+    if self.score: self.scores.append({'epoch': self.epoch + 1, **self.score(x, c)})
+    if self.folder:
+        out = Path(self.folder)/f'epoch_{self.epoch + 1:04}.png'
+        out.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image_grid(x).numpy()).save(out)

@@ -1,4 +1,6 @@
-"Networks and samplers are plain tensor programs: one graph, nothing that waits for a device"
+"Networks and samplers are plain tensor programs: one graph, few Python calls, nothing that waits for a device"
+import sys
+from pathlib import Path
 import pytest, torch, torch.nn.functional as F
 from unet_attention.diffusion import noisify, to_target
 from unet_attention.sampling import ddim, ddpm
@@ -82,3 +84,16 @@ def test_per_sample_gradients():
     each = vmap(grad(loss), (None, 0, 0, 0))(params, x, t, y)
     whole = grad(lambda p: (functional_call(model, p, (x, t)) - y).pow(2).mean())(params)
     for k in params: torch.testing.assert_close(each[k].mean(0), whole[k], rtol=1e-3, atol=1e-5)
+
+def test_few_python_calls():
+    "A forward pass of three levels enters at most 73 functions of the package, checks included"
+    model = TAUnet(nfs=(32,64,128), attention_heads=(0,0,4), n_blocks=(1,1,1)).eval()
+    args,entered = (torch.randn(2, 3, 32, 32), torch.rand(2)),[]
+    def note(frame, event, arg):
+        file = Path(frame.f_code.co_filename)
+        if event == 'call' and file.parent.name == 'unet_attention': entered.append(frame.f_code.co_name)
+    model(*args)
+    sys.setprofile(note)
+    try: model(*args)
+    finally: sys.setprofile(None)
+    assert 0 < len(entered) <= 73, sorted(entered)

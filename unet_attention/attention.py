@@ -65,8 +65,7 @@ class MultiheadSelfAttention1D(nn.Module):
         nh:int # Number of heads, each `nc//nh` channels wide
     ):
         super().__init__()
-        self.nc,self.nh = count(nc=nc, nh=nh)
-        multiple(nc=nc, nh=nh)
+        self.nc,self.nh = multiple(nc=nc, nh=nh)
         self.qkv = nn.Linear(nc, 3*nc)
         self.proj = zero_init(nn.Linear(nc, nc))
 
@@ -103,7 +102,6 @@ class AttentionBlock(nn.Module):
         num_heads:int=8 # Number of heads
     ):
         super().__init__()
-        channels,num_heads = count(channels=channels, num_heads=num_heads)
         multiple(channels=channels, num_heads=num_heads)
         self.attn = MultiheadSelfAttention1D(channels, num_heads)
         self.norm = group_norm(channels)
@@ -123,9 +121,8 @@ class CrossAttentionBlock(nn.Module):
         num_heads:int=8 # Number of heads
     ):
         super().__init__()
-        channels,context_dim = count(channels=channels, context_dim=context_dim)
-        self.nh = count(num_heads=num_heads)
-        multiple(channels=channels, num_heads=num_heads)
+        count(context_dim=context_dim), multiple(channels=channels, num_heads=num_heads)
+        self.nh = num_heads
         self.norm = group_norm(channels)
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(context_dim, 2*channels)

@@ -9,7 +9,7 @@ __all__ = ['ResidualBlock', 'ResBlock', 'TAResBlock', 'TADownblock', 'TAUpblock'
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from .attention import AttentionBlock, CrossAttentionBlock, group_norm, zero_init
-from .checks import count, multiple
+from .checks import count, multiple, must, patch
 
 # %% ../nbs/02_blocks.ipynb #1baa1ac8
 class ResidualBlock(nn.Module):
@@ -23,39 +23,41 @@ class ResidualBlock(nn.Module):
         stride:int=1 # The output's side is the input's divided by this, rounded up
     ):
         super().__init__()
+        timed = time_emb_dim is not None
         count(in_channels=in_channels, out_channels=out_channels, ks=ks, stride=stride)
-        if ks % 2 == 0: raise ValueError(f'ks must be odd, got {ks}')
+        count(time_emb_dim=time_emb_dim if timed else 1), must(ks % 2, 'be odd', ks=ks)
         self.stride,changes = stride,in_channels != out_channels
         self.norm1 = group_norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, ks, stride=stride, padding=ks//2)
         self.norm2 = group_norm(out_channels)
         self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, ks, padding=ks//2))
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if changes else None
-        timed = time_emb_dim is not None
-        if timed: count(time_emb_dim=time_emb_dim)
         self.time = nn.Linear(time_emb_dim, self.n_time*out_channels) if timed else None
 
-    def forward(self,
-        x:Tensor, # Feature map, `(b, in_channels, h, w)`
-        emb:Tensor|None=None # Timestep embedding, `(b, time_emb_dim)`, if the block takes one
-    ) -> Tensor: # `(b, out_channels, h/stride, w/stride)`, sides rounded up
-        "Add to `x` what the two convolutions find"
-        n = self.norm1(x)
-        h = self.conv1(F.silu(n))
-        if self.time: h = self.condition(h, self.time(F.silu(emb))[:, :, None, None])
-        else: h = self.norm2(h)
-        if self.shortcut: x = n                          # raw values would grow from block to block
-        if self.stride > 1: x = F.avg_pool2d(x, self.stride, ceil_mode=True)
-        if self.shortcut: x = self.shortcut(x)
-        return x + self.conv2(F.silu(h))
+# %% ../nbs/02_blocks.ipynb #eeb40099
+@patch
+def forward(self:ResidualBlock,
+    x:Tensor, # Feature map, `(b, in_channels, h, w)`
+    emb:Tensor|None=None # Timestep embedding, `(b, time_emb_dim)`, if the block takes one
+) -> Tensor: # `(b, out_channels, h/stride, w/stride)`, sides rounded up
+    "Add to `x` what the two convolutions find"
+    n = self.norm1(x)
+    h = self.conv1(F.silu(n))
+    if self.time: h = self.condition(h, self.time(F.silu(emb))[:, :, None, None])
+    else: h = self.norm2(h)
+    if self.shortcut: x = n                          # raw values would grow from block to block
+    if self.stride > 1: x = F.avg_pool2d(x, self.stride, ceil_mode=True)
+    if self.shortcut: x = self.shortcut(x)
+    return x + self.conv2(F.silu(h))
 
-    def condition(self,
-        h:Tensor, # Feature map between the convolutions, `(b, out_channels, h, w)`
-        e:Tensor # What the linear layer made of the time, `(b, 2*out_channels, 1, 1)`
-    ) -> Tensor: # Shape of `h`
-        "Norm, scale and shift"
-        scale,shift = e.chunk(2, 1)                      # two of (b, c, 1, 1)
-        return self.norm2(h)*(1 + scale) + shift
+@patch
+def condition(self:ResidualBlock,
+    h:Tensor, # Feature map between the convolutions, `(b, out_channels, h, w)`
+    e:Tensor # What the linear layer made of the time, `(b, 2*out_channels, 1, 1)`
+) -> Tensor: # Shape of `h`
+    "Norm, scale and shift"
+    scale,shift = e.chunk(2, 1)                      # two of (b, c, 1, 1)
+    return self.norm2(h)*(1 + scale) + shift
 
 # %% ../nbs/02_blocks.ipynb #f507dcfe
 class ResBlock(ResidualBlock):
@@ -92,7 +94,6 @@ class TAResBlock(nn.Module):
     ):
         super().__init__()
         count(t_embed=t_embed, c_in=c_in, c_out=c_out)
-        nh = count(0, nh=0 if nh is None else nh)
         if nh: multiple(c_out=c_out, nh=nh)
         self.res = ResidualBlock(c_in, c_out, t_embed, ks=ks, stride=stride)
         self.attn = AttentionBlock(c_out, nh) if nh else None
@@ -122,9 +123,10 @@ class TADownblock(nn.Module):
         context_dim:int|None=None # Width of the context's vectors; `None` for no cross-attention
     ):
         super().__init__()
+        count(n_layers=n_layers)
         self.blocks = nn.ModuleList(
             TAResBlock(t_embed, c, c_out, stride=1, nh=nh, context_dim=context_dim)
-            for c in [c_in] + [c_out]*(count(n_layers=n_layers)-1))
+            for c in [c_in] + [c_out]*(n_layers-1))
         self.down = nn.Conv2d(c_out, c_out, 3, stride=2, padding=1) if downsample else nn.Identity()
 
     def forward(self,

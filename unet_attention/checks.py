@@ -6,8 +6,20 @@ import inspect, numbers, torch
 from contextlib import contextmanager
 from torch import nn, Tensor
 
-__all__ = ['count', 'counts', 'real', 'one_of', 'multiple', 'tensor', 'within', 'values_known', 'images', 'times',
-           'device', 'core', 'takes', 'evaluating', 'patch', 'delegates']
+__all__ = ['must', 'count', 'counts', 'real', 'one_of', 'multiple', 'divisible', 'tensor', 'within', 'indices',
+           'values_known', 'images', 'times', 'device', 'core', 'takes', 'evaluating', 'delegates', 'patch']
+
+def must(
+    ok, # Is the argument right?
+    what:str, # What it must be or have, as in 'be even'
+    error:type=ValueError, # What is raised otherwise
+    /,
+    **arg # What was given, by name; of a type the message shows the name
+):
+    "An error such as 'dim must be even, got 5' if an argument is not right"
+    if ok: return
+    (name,v), = arg.items()
+    raise error(f'{name} must {what}, got {v.__name__ if isinstance(v, type) else repr(v)}')
 
 def _all(vs): return vs[0] if len(vs := list(vs)) == 1 else tuple(vs)
 
@@ -35,7 +47,7 @@ def counts(
         if not v: raise ValueError(f'{k} must have at least one entry, got none')
     return _all([_whole(f'{k}[{i}]', o, least) for i,o in enumerate(v)] for k,v in args.items())
 
-def _ends(interval): return [float(o) for o in interval[1:-1].split(',')]
+def _ends(interval): return map(float, interval[1:-1].split(','))
 
 def real(
     interval:str='(-inf, inf)', # As in mathematics: `[` with the end, `(` without it
@@ -62,34 +74,55 @@ def one_of(
     return _all(args.values())
 
 def multiple(
-    **args # Two whole numbers by name: the second must divide the first
-):
+    **args # Two whole numbers of at least 1 by name: the second must divide the first
+): # Both as `int`
     "A whole number that another divides, as heads divide channels"
-    (of,n),(by,d) = args.items()
+    of,by = args
+    n,d = count(**args)
     if n % d: raise ValueError(f'{by} must divide {of}: {of}={n} is not a multiple of {by}={d}')
+    return n,d
+
+def divisible(
+    by:int, # What must divide them
+    why:str, # Where that number comes from
+    **args # Whole numbers by name
+):
+    "Whole numbers that `by` divides, or an error that names the nearest that are"
+    for k,n in args.items():
+        low = n - n % by
+        near = f'the nearest are {low} and {low + by}' if low else f'the nearest is {by}'
+        if n % by: raise ValueError(f'{k} must be divisible by {by} = {why}, got {n}: {near}')
 
 _kinds = {
     'floating point': lambda d: d.is_floating_point,
     'whole numbers': lambda d: not (d.is_floating_point or d.is_complex or d is torch.bool),
     'boolean': lambda d: d is torch.bool,
+    'uint8': lambda d: d is torch.uint8,
     None: lambda d: True}
 
+def _fits(x, shape):
+    "Has `x` that shape, with one size for each name?"
+    sizes = {}
+    for n,m in zip(shape, x.shape):
+        if m != (sizes.setdefault(n, m) if isinstance(n, str) else n): return False
+    return x.ndim == len(shape)
+
+def _written(shape): return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
 def tensor(
-    shape:tuple, # A number for each axis of fixed size, a name for each other; `...` for any
-    kind:str|None='floating point', # Or 'whole numbers', 'boolean', `None` for any
+    shape:tuple, # A size or a name for each axis, equal names for equal sizes; `...` for any shape
+    kind:str|None='floating point', # Or 'whole numbers', 'boolean', 'uint8', `None` for any
     **args # Tensors by name
 ): # The tensors
     "Tensors of a shape and a kind; `torch.compile` passes by"
     if torch.compiler.is_compiling(): return _all(args.values())
-    want = '' if shape is ... else f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
     for k,x in args.items():
         if not isinstance(x, Tensor):
-            raise TypeError(f'{k} must be a tensor{want and ", "}{want}, got {type(x).__name__}')
+            want = 'a tensor' if shape is ... else f'a tensor, {_written(shape)}'
+            raise TypeError(f'{k} must be {want}, got {type(x).__name__}')
         if not _kinds[kind](x.dtype): raise TypeError(f'{k} must be {kind}, got {x.dtype}')
-        if not want: continue
-        fixed = [(n, m) for n,m in zip(shape, x.shape) if isinstance(n, int)]
-        if x.ndim != len(shape) or any(n != m for n,m in fixed):
-            raise ValueError(f'{k} must be {want}, got {tuple(x.shape)}')
+        if shape is not ... and not _fits(x, shape):
+            raise ValueError(f'{k} must be {_written(shape)}, got {tuple(x.shape)}')
     return _all(args.values())
 
 def values_known(
@@ -110,6 +143,15 @@ def within(
             ends = f'{x.min().item():.4g}..{x.max().item():.4g}'
             raise ValueError(f'{k} must lie in {interval}, got {ends}')
     return _all(args.values())
+
+def indices(
+    shape:tuple, # As for `tensor`
+    n:int, # What they must be below
+    **args # Tensors by name
+): # The tensors
+    "Whole numbers from 0 to `n-1`, as labels and tokens are"
+    tensor(shape, 'whole numbers', **args)
+    return within(f'[0, {n - 1}]', **args)
 
 def times(
     t, # Times

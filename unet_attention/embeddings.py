@@ -8,7 +8,7 @@ __all__ = ['timestep_embedding', 'TimestepEmbedding', 'Condition', 'ClassEmbeddi
 # %% ../nbs/01_embeddings.ipynb #ab854bcc
 import math, torch
 from torch import nn, Tensor
-from .checks import count, real, tensor, values_known, within
+from .checks import count, indices, must, real, tensor, values_known
 
 # %% ../nbs/01_embeddings.ipynb #64a4a30d
 def timestep_embedding(
@@ -32,9 +32,9 @@ class TimestepEmbedding(nn.Module):
         scale:float=1000. # Time is multiplied by this first, as in `timestep_embedding`
     ):
         super().__init__()
-        self.dim,t_embed = count(dim=dim, t_embed=dim if t_embed is None else t_embed)
-        if dim % 2: raise ValueError(f'dim must be even, got {dim}')
-        self.scale = real(scale=scale)
+        if t_embed is None: t_embed = dim
+        count(dim=dim, t_embed=t_embed), real(scale=scale), must(dim % 2 == 0, 'be even', dim=dim)
+        self.dim,self.scale = dim,scale
         self.mlp = nn.Sequential(nn.Linear(dim, 4*dim), nn.SiLU(), nn.Linear(4*dim, t_embed))
 
     def forward(self,
@@ -103,8 +103,7 @@ class ClassEmbedding(Condition):
         b:int|None=None # Batch size, if it is known
     ) -> Tensor: # `c`
         "Raise an error if `c` is not one label an image"
-        tensor(('b' if b is None else b,), 'whole numbers', c=c)
-        return within(f'[0, {self.n_classes - 1}]', c=c)
+        return indices(('b' if b is None else b,), self.n_classes, c=c)
 
     def embed(self, c, drop=None):
         c = c.long()
@@ -123,10 +122,8 @@ class ConditionEmbedding(Condition):
         p_uncond:float=.1 # Probability in [0, 1) that training drops a condition
     ):
         super().__init__(p_uncond)
-        if not isinstance(module, nn.Module):
-            raise TypeError(f'module must be an nn.Module, got {module!r}')
-        self.module = module
-        self.dim = count(dim=dim)
+        must(isinstance(module, nn.Module), 'be an nn.Module', TypeError, module=module)
+        self.module,self.dim = module,count(dim=dim)
 
     def embed(self, c, drop=None):
         emb = self.module(c.float() if c.dtype is torch.double else c)
@@ -143,8 +140,8 @@ class TokenEmbedding(Condition):
         p_uncond:float=.1 # Probability in [0, 1) that training drops a caption
     ):
         super().__init__(p_uncond)
-        self.n_tokens = count(2, n_tokens=n_tokens)
-        self.max_len,self.context_dim = count(max_len=max_len, dim=dim)
+        count(2, n_tokens=n_tokens), count(max_len=max_len, dim=dim)
+        self.n_tokens,self.max_len,self.context_dim = n_tokens,max_len,dim
         self.tokens = nn.Embedding(n_tokens + 1, dim)
         self.positions = nn.Embedding(max_len, dim)
 
@@ -154,12 +151,10 @@ class TokenEmbedding(Condition):
     ) -> Tensor: # `c`
         "Raise an error if `c` is not one caption an image"
         if torch.compiler.is_compiling(): return c
-        tensor(('b' if b is None else b, 'm'), 'whole numbers', c=c)
-        within(f'[0, {self.n_tokens - 1}]', c=c)
-        if not 1 <= c.shape[1] <= self.max_len:
-            raise ValueError(f'c must have 1 to {self.max_len} tokens a caption, got {c.shape[1]}')
-        if values_known(c) and (c == 0).all(1).any():
-            raise ValueError('c must have a token other than 0 in each caption, got only 0 in one')
+        m = indices(('b' if b is None else b, 'm'), self.n_tokens, c=c).shape[1]
+        must(1 <= m <= self.max_len, f'have 1 to {self.max_len} tokens a caption', c=m)
+        some = not values_known(c) or (c > 0).any(1).all()
+        must(some, 'have a token other than 0 in each caption', c=c)
         return c
 
     def _empty(self, m):

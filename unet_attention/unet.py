@@ -10,7 +10,7 @@ import math, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from .attention import AttentionBlock, group_norm, zero_init
 from .blocks import ResBlock, TADownblock, TAResBlock, TAUpblock
-from .checks import count, counts, images, times
+from .checks import count, counts, divisible, images, must, patch, times
 from .diffusion import Process
 from .embeddings import (
     ClassEmbedding, Condition, ConditionEmbedding, TimestepEmbedding, TokenEmbedding)
@@ -28,36 +28,38 @@ class UNet(nn.Module):
         schedule:str='cosine' # How noise is added: 'cosine', 'linear' or 'flow'
     ):
         super().__init__()
-        nfs,ch = counts(nfs=nfs),count(color_channels=color_channels)
-        t_embed,num_heads = count(t_embed=t_embed, num_heads=num_heads)
+        nfs = counts(nfs=nfs)
+        ch,t_embed,heads = count(color_channels=color_channels, t_embed=t_embed, num_heads=num_heads)
         self.process = Process(target, schedule)
         self.color_channels,self.factor = ch,2**len(nfs)
-        self.config = dict(nfs=tuple(nfs), color_channels=ch, t_embed=t_embed, num_heads=num_heads,
+        self.config = dict(nfs=tuple(nfs), color_channels=ch, t_embed=t_embed, num_heads=heads,
                            target=target, schedule=schedule)
         widths = list(zip(nfs[:1] + nfs[:-1], nfs))              # into and out of each level
         self.time,self.conv_in = TimestepEmbedding(t_embed),nn.Conv2d(ch, nfs[0], 3, padding=1)
         self.enc = nn.ModuleList(ResBlock(i, o, t_embed) for i,o in widths)
         self.mid = ResBlock(nfs[-1], nfs[-1], t_embed)
-        self.attn = AttentionBlock(nfs[-1], num_heads)
+        self.attn = AttentionBlock(nfs[-1], heads)
         self.dec = nn.ModuleList(ResBlock(2*o, i, t_embed) for i,o in reversed(widths))
         last = zero_init(nn.Conv2d(nfs[0], ch, 3, padding=1))
         self.out = nn.Sequential(group_norm(nfs[0]), nn.SiLU(), last)
 
-    def forward(self,
-        x:Tensor, # Noisy images, `(b, color_channels, h, w)`, `h` and `w` divisible by `2**levels`
-        t:Tensor # Times, `(b,)`, floating point in [0, 1]
-    ) -> Tensor: # The prediction, shape and type of `x`
-        "Predict the target from `x_t` and `t`"
-        images(x, self.color_channels, self.factor), times(t, x.shape[0])
-        emb,h,skips = self.time(t),self.conv_in(x.to(self.conv_in.weight.dtype)),[]
-        for block in self.enc:
-            skips.append(block(h, emb))
-            h = F.max_pool2d(skips[-1], 2)
-        h = self.attn(self.mid(h, emb))
-        for block in self.dec:
-            h = F.interpolate(h, scale_factor=2.)
-            h = block(torch.cat([h, skips.pop()], 1), emb)
-        return self.out(h).to(x.dtype)
+# %% ../nbs/03_unet.ipynb #9e91bad1
+@patch
+def forward(self:UNet,
+    x:Tensor, # Noisy images, `(b, color_channels, h, w)`, `h` and `w` divisible by `2**levels`
+    t:Tensor # Times, `(b,)`, floating point in [0, 1]
+) -> Tensor: # The prediction, shape and type of `x`
+    "Predict the target from `x_t` and `t`"
+    images(x, self.color_channels, self.factor), times(t, x.shape[0])
+    emb,h,skips = self.time(t),self.conv_in(x.to(self.conv_in.weight.dtype)),[]
+    for block in self.enc:
+        skips.append(block(h, emb))
+        h = F.max_pool2d(skips[-1], 2)
+    h = self.attn(self.mid(h, emb))
+    for block in self.dec:
+        h = F.interpolate(h, scale_factor=2.)
+        h = block(torch.cat([h, skips.pop()], 1), emb)
+    return self.out(h).to(x.dtype)
 
 # %% ../nbs/03_unet.ipynb #03e7b498
 def unet_plan(
@@ -69,14 +71,14 @@ def unet_plan(
     nfs,blocks = counts(nfs=nfs, n_blocks=n_blocks)
     heads = counts(0, attention_heads=attention_heads)
     L = len(nfs)
+    right = f'have {L} entries, one a level, or {L+1} with the middle'
     for name,v in dict(attention_heads=heads, n_blocks=blocks).items():
-        if len(v) not in (L, L+1): raise ValueError(
-            f'{name} must have {L} entries, one a level, or {L+1} with the middle, got {len(v)}')
+        must(len(v) in (L, L+1), right, **{name: len(v)})
         if len(v) == L: v.append(v[-1])
     for i,h in enumerate(heads):
         for j in {min(i, L-1), max(0, i-1)}:   # level i of the decoder ends with those of i-1
-            if h and nfs[j] % h: raise ValueError(
-                f'attention_heads[{i}] must divide nfs[{j}], got {h} heads for {nfs[j]} channels')
+            fits = h == 0 or nfs[j] % h == 0
+            must(fits, f'divide nfs[{j}]={nfs[j]}', **{f'attention_heads[{i}]': h})
     return nfs, heads, blocks
 
 # %% ../nbs/03_unet.ipynb #42cfd975
@@ -88,8 +90,7 @@ def heads_at(
 ) -> tuple: # `attention_heads`, an entry a level; the middle follows the last
     "Heads of each level for attention at `max_res` and below"
     nfs,_ = counts(nfs=nfs),count(sz=sz, max_res=max_res, head_dim=head_dim)
-    n = 2**(len(nfs)-1)
-    if sz % n: raise ValueError(f'sz must be divisible by {n}, got {sz}')
+    divisible(2**(len(nfs)-1), '2**(levels-1)', sz=sz)
     def heads(i):                              # the level's blocks have both widths in the decoder
         c = math.gcd(nfs[i], nfs[max(i-1, 0)])
         return max(h for h in range(1, max(1, nfs[i]//head_dim) + 1) if c % h == 0)
@@ -135,34 +136,38 @@ class TAUnet(nn.Module):
         self.out = nn.Sequential(group_norm(nfs[0]), nn.SiLU(), last)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self,
-        x:Tensor, # Noisy images, `(b, color_channels, h, w)`; sides divisible by `2**(levels-1)`
-        t:Tensor, # Times, `(b,)`, floating point in [0, 1]
-        c:Tensor|None=None, # What the network is conditioned on; `None` for the null condition
-        drop:Tensor|None=None, # Boolean, `(b,)`, `True` where the null condition replaces `c`
-        context:Tensor|None=None # Another name for `c`, where it is tokens
-    ) -> Tensor: # The prediction, shape and type of `x`
-        "Predict the target from `x_t` and `t`, and from `c` if there is one"
-        emb,ctx = self.embed(x, t, context if c is None else c, drop)
-        h = x.to(self.conv_in.weight.dtype).contiguous(memory_format=torch.channels_last)
-        h,skips = self.conv_in(h),[]
-        for down in self.downs:
-            h,s = down(h, emb, *ctx)
-            skips.append(s)
-        for block in self.mid: h = block(h, emb, *ctx)
-        for up,s in zip(self.ups, reversed(skips)): h = up(h, s, emb, *ctx)
-        return self.out(h).to(x.dtype).contiguous()
+# %% ../nbs/03_unet.ipynb #8e22df6f
+@patch
+def embed(self:TAUnet, x, t, c=None, drop=None):
+    "Check the arguments; timestep embedding plus condition, `(b, t_embed)`, and the context"
+    b = x.shape[0]
+    images(x, self.color_channels, self.factor), times(t, b)
+    if self.condition is None:
+        must(c is None, 'be None for a network without a condition', c=type(c))
+        return self.time(t), ()
+    if c is not None: self.condition.check(c, b)
+    e,ctx = self.condition(c, b, drop)
+    return self.time(t) + e, ctx
 
-    def embed(self, x, t, c=None, drop=None):
-        "Check the arguments; timestep embedding plus condition, `(b, t_embed)`, and the context"
-        b = x.shape[0]
-        images(x, self.color_channels, self.factor), times(t, b)
-        if self.condition is None:
-            if c is not None: raise ValueError('c must be None for a network without a condition')
-            return self.time(t), ()
-        if c is not None: self.condition.check(c, b)
-        e,ctx = self.condition(c, b, drop)
-        return self.time(t) + e, ctx
+# %% ../nbs/03_unet.ipynb #41addef7
+@patch
+def forward(self:TAUnet,
+    x:Tensor, # Noisy images, `(b, color_channels, h, w)`; sides divisible by `2**(levels-1)`
+    t:Tensor, # Times, `(b,)`, floating point in [0, 1]
+    c:Tensor|None=None, # What the network is conditioned on; `None` for the null condition
+    drop:Tensor|None=None, # Boolean, `(b,)`, `True` where the null condition replaces `c`
+    context:Tensor|None=None # Another name for `c`, where it is tokens
+) -> Tensor: # The prediction, shape and type of `x`
+    "Predict the target from `x_t` and `t`, and from `c` if there is one"
+    emb,ctx = self.embed(x, t, context if c is None else c, drop)
+    h = x.to(self.conv_in.weight.dtype).contiguous(memory_format=torch.channels_last)
+    h,skips = self.conv_in(h),[]
+    for down in self.downs:
+        h,s = down(h, emb, *ctx)
+        skips.append(s)
+    for block in self.mid: h = block(h, emb, *ctx)
+    for up,s in zip(self.ups, reversed(skips)): h = up(h, s, emb, *ctx)
+    return self.out(h).to(x.dtype).contiguous()
 
 # %% ../nbs/03_unet.ipynb #c90ac174
 class ConditionalTAUnet(TAUnet):
@@ -178,7 +183,7 @@ class ConditionalTAUnet(TAUnet):
         target:str='v', # What it predicts: 'eps', 'v', 'x_0' or 'flow'
         schedule:str='cosine' # How noise is added: 'cosine', 'linear' or 'flow'
     ):
-        unet_plan(nfs, attention_heads, n_blocks)
+        nfs,attention_heads,n_blocks = unet_plan(nfs, attention_heads, n_blocks)
         te = count(t_embed=4*nfs[0] if t_embed is None else t_embed)
         own = isinstance(n_classes, nn.Module)
         condition = (ConditionEmbedding if own else ClassEmbedding)(n_classes, te, p_uncond)
@@ -207,7 +212,7 @@ class ContextTAUnet(TAUnet):
         condition = TokenEmbedding(*sizes, p_uncond)
         super().__init__(
             nfs, attention_heads, n_blocks, color_channels, t_embed, target, schedule, condition)
-        if not any(self.config['attention_heads']): raise ValueError(
-            'attention_heads must not be 0 at every level: no block would see the caption')
+        heads = self.config['attention_heads']
+        must(any(heads), 'not be all 0: no block would see the caption', attention_heads=heads)
         named = dict(zip(('n_tokens', 'context_dim', 'max_len'), sizes))
         self.config = dict(**named, **self.config, p_uncond=condition.p_uncond)

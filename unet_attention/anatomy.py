@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor, nn
 from .attention import CrossAttentionBlock, MultiheadSelfAttention1D
-from .checks import core, count, evaluating, multiple, one_of, tensor
+from .checks import core, count, evaluating, multiple, must, one_of, tensor
 from .images import image_grid
 from .unet import TAUnet, UNet
 
@@ -102,10 +102,10 @@ def draw_unet(
 ) -> Figure: # The figure
     "Draw the architecture: levels, channels, skip connections and attention, as found in the model"
     model = _unet(model)
-    multiple(**{'sz': count(sz=sz), 'model.factor': model.factor})
+    multiple(**{'sz': sz, 'model.factor': model.factor})
     bars = _plan(model, sz)
-    if highlight is not None and all(o.block is not highlight for o in bars): raise ValueError(
-        f'highlight must be a block of the model, got {type(highlight).__name__}')
+    inside = highlight is None or any(o.block is highlight for o in bars)
+    must(inside, 'be a block of the model', highlight=type(highlight))
     tall = 1 + .7*max(o.level for o in bars)
     if ax is None: _,ax = plt.subplots(figsize=(7.5, tall), layout='constrained')
     most = max(o.channels for o in bars)
@@ -130,7 +130,7 @@ def attention_maps(
     model,maps = core(model),{}
     kinds = MultiheadSelfAttention1D, CrossAttentionBlock
     names = {m: name for name,m in model.named_modules() if isinstance(m, kinds)}
-    if not names: raise ValueError(f'model must have attention layers, got {type(model).__name__}')
+    must(names, 'have attention layers', model=type(model))
     def note(layer, args):
         hw = args[0].shape[2:]
         w = layer.weights(*args).unflatten(2, hw)                # (b, heads, h, w, n or m)
@@ -178,10 +178,8 @@ def trace_features(
     "Animate the feature maps of one forward pass, block by block"
     model = _unet(model)
     file = Path(file)
-    *_,sz,w = tensor((1, 'c', 'h', 'h'), x=x).shape
-    if sz != w: raise ValueError(f'x must be (1, c, h, h), got {tuple(x.shape)}')
-    one_of(['.gif'], **{'suffix of file': file.suffix.lower()})
-    count(channels=channels, ms=ms)
+    sz = tensor((1, 'c', 'h', 'h'), x=x).shape[2]
+    one_of(['.gif'], **{'suffix of file': file.suffix.lower()}), count(channels=channels, ms=ms)
     bars,seen = _plan(model, sz),[('the noisy image', None, x)]
     with ExitStack() as hooks, evaluating(model):
         for o in bars:

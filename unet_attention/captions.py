@@ -8,7 +8,7 @@ __all__ = ['PLACES', 'WORDS', 'caption_of', 'tokenize', 'captioned_shapes', 'get
 # %% ../nbs/09_captions.ipynb #d4104fff
 import torch
 from torch import Tensor
-from .checks import count, delegates, one_of, real, tensor, within
+from .checks import count, delegates, indices, must, one_of, real
 from .data import DataLoaders, ImageTensors, check_dls, image_dls
 from .shapes import COLOURS, SHAPES, SIZES, measure_shapes, radius, render
 
@@ -34,8 +34,9 @@ def tokenize(
     max_len:int=8 # Tokens that each is filled up to
 ) -> Tensor: # int64 `(n, max_len)`, padded with 0
     "Captions as tokens: the number of each word in `WORDS`"
-    if isinstance(captions, str): raise TypeError(f'captions must be a list, got {captions!r}')
-    res = torch.zeros(len(captions), count(max_len=max_len), dtype=torch.long)
+    several = not isinstance(captions, str)
+    must(several, 'be a list', TypeError, captions=captions), count(max_len=max_len)
+    res = torch.zeros(len(captions), max_len, dtype=torch.long)
     for i,s in enumerate(captions):
         words = s.replace(',', ' ').lower().split()
         one_of(WORDS[1:], **{f'word {j} of {s!r}': o for j,o in enumerate(words)})
@@ -54,8 +55,8 @@ def _centre(place, r, g, sz):
 def _pairs(hold_out):
     "The pairs of colour and shape that are not held out, by number, int64 `(m, 2)`"
     every = [(c, s) for c in COLOURS for s in SHAPES]
-    if not isinstance(hold_out, (list, tuple)) or any(o not in every for o in hold_out):
-        raise ValueError(f'hold_out must be a list of pairs such as {every[0]}, got {hold_out!r}')
+    right = isinstance(hold_out, (list, tuple)) and all(o in every for o in hold_out)
+    must(right, f'be a list of pairs such as {every[0]}', hold_out=hold_out)
     left = [divmod(i, len(SHAPES)) for i,o in enumerate(every) if o not in hold_out]
     if not left: raise ValueError('hold_out must leave a pair, got all of them')
     return torch.tensor(left)
@@ -103,8 +104,7 @@ def get_caption_dls(
     **kwargs # For `captioned_shapes`: `p_drop`, `hold_out`
 ) -> DataLoaders: # Batches `(x, tokens)`: x float32 `(bs, 3, sz, sz)`, tokens int64 `(bs, 8)`
     "`captioned_shapes` as fastai `DataLoaders`"
-    check_dls(bs, sz, value_range, device, seed, 16)
-    count(n_train=n_train, n_valid=n_valid)
+    check_dls(bs, sz, value_range, device, seed, 16), count(n_train=n_train, n_valid=n_valid)
     train = captioned_shapes(n_train, sz, 2*seed, **kwargs)
     valid = captioned_shapes(n_valid, sz, 2*seed + 1, **kwargs)
     return image_dls(train, valid, bs, value_range, device)
@@ -123,8 +123,7 @@ def score_captions(
 ) -> dict: # size, colour, shape, place: bool `(n,)`, right or not mentioned; all: everything right
     "Text-image alignment: which facts of its caption each image has right"
     m = measure_shapes(x, value_range)
-    tokens = tensor((len(x), 'm'), 'whole numbers', tokens=tokens).cpu()
-    within(f'[0, {len(WORDS) - 1}]', tokens=tokens)
+    tokens = indices((len(x), 'm'), len(WORDS), tokens=tokens).cpu()
     low,right = ((m[k] > x.shape[2]/2).long() for k in ('row', 'col'))
     words = dict(size=SIZES, colour=COLOURS, shape=SHAPES)
     res = {k: _agree(tokens, v, m[k]) for k,v in words.items()}

@@ -6,8 +6,9 @@ import inspect, numbers, torch
 from contextlib import contextmanager
 from torch import nn, Tensor
 
-__all__ = ['must', 'count', 'counts', 'real', 'one_of', 'multiple', 'divisible', 'tensor', 'within', 'indices',
-           'values_known', 'images', 'times', 'device', 'core', 'takes', 'evaluating', 'delegates', 'patch']
+__all__ = ['must', 'count', 'counts', 'real', 'one_of', 'multiple', 'divisible', 'tensor', 'within',
+           'indices', 'values_known', 'images', 'times', 'device', 'core', 'takes', 'evaluating',
+           'delegates', 'patch']
 
 def must(
     ok, # Is the argument right?

@@ -14,7 +14,7 @@ from fastcore.all import chunked, merge, patch
 from fastai.data.load import DataLoader
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
-from .checks import count, device as check_device, tensor, within
+from .checks import count, device as check_device, indices, must, tensor
 from .images import ends, from_uint8, show_images
 
 # %% ../nbs/06_data.ipynb #cb1bcbb7
@@ -22,8 +22,7 @@ def _whole(n, **args):
     "A row of whole numbers below `n`, given by name, as int64 `(m,)`"
     (name,v), = args.items()
     if not torch.is_tensor(v): v = torch.tensor(np.array(v, dtype=None if len(v) else int))
-    tensor(('m',), 'whole numbers', **{name: v})
-    return within(f'[0, {n-1}]', **{name: v.cpu().long()})
+    return indices(('m',), n, **{name: v.cpu()}).long()
 
 # %% ../nbs/06_data.ipynb #4d64ddf9
 class ImageTensors:
@@ -38,10 +37,10 @@ class ImageTensors:
         words:list|None=None # If `condition` holds tokens: their words, the first one the padding
     ):
         kind = tensor(('n', 'c', 'h', 'w'), None, x=x).dtype
-        if kind is not torch.uint8 or x.shape[1] not in (1, 3):
-            raise TypeError(f'x must be uint8 (n, 1 or 3, h, w), got {kind} {tuple(x.shape)}')
-        if isinstance(vocab, str) or len({str(o) for o in vocab or []}) < len(vocab or []):
-            raise ValueError(f'vocab must be a list of different names, got {vocab!r}')
+        right = kind is torch.uint8 and x.shape[1] in (1, 3)
+        must(right, 'be uint8 (n, 1 or 3, h, w)', TypeError, x=(kind, *x.shape))
+        several = not isinstance(vocab, str) and len({*map(str, vocab or [])}) == len(vocab or [])
+        must(several, 'be a list of different names', vocab=vocab)
         if y is not None:
             y = _whole(float('inf') if vocab is None else len(vocab), y=y)
             if vocab is None: vocab = range(int(y.max()) + 1 if len(y) else 0)
@@ -50,8 +49,8 @@ class ImageTensors:
         self.condition = y if condition is None else torch.as_tensor(condition)
         self.attrs = {k: torch.as_tensor(v) for k,v in (attrs or {}).items()}
         for k,v in dict(y=y, condition=self.condition, **self.attrs).items():
-            if v is not None and v.shape[:1] != x.shape[:1]:
-                raise ValueError(f'{k} must have {len(x)} entries, got {tuple(v.shape)}')
+            alike = v is None or v.shape[:1] == x.shape[:1]
+            must(alike, f'have {len(x)} entries', **{k: getattr(v, 'shape', v)})
         if words: _whole(len(words), condition=self.condition.flatten())
 
     c = property(lambda self: len(self.vocab or []), doc="Number of classes")
@@ -96,11 +95,11 @@ class ImageDL(DataLoader):
         after_batch:Callable|None=None, # Applied to each batch on the device, after `x` was scaled
         **kwargs # `shuffle`, `drop_last`, `device` and the rest of fastai's, for whole batches
     ):
-        if not isinstance(dataset, ImageTensors):
-            raise TypeError(f'dataset must be an ImageTensors, got {type(dataset).__name__}')
+        ours = isinstance(dataset, ImageTensors)
+        must(ours, 'be an ImageTensors', TypeError, dataset=type(dataset)), count(bs=bs)
         if bad := kwargs.keys() - self._passed: raise TypeError(f'kwargs must not hold {min(bad)}')
         self.value_range,self._after = ends(value_range),after_batch
-        super().__init__(dataset, bs=count(bs=bs), **kwargs)
+        super().__init__(dataset, bs=bs, **kwargs)
 
     def shuffle_fn(self, idxs): return torch.tensor(idxs)[torch.randperm(len(idxs))].tolist()
 
@@ -143,7 +142,6 @@ def image_dls(
 # %% ../nbs/06_data.ipynb #5ee79e7a
 def check_dls(bs, sz, value_range, device, seed, least=1, **ns):
     "Check what all sources take: sides from `least` on, numbers `ns` that may be `None`"
-    count(bs=bs, **{k: n for k,n in ns.items() if n is not None})
-    count(least, sz=sz), count(0, seed=seed)
-    ends(value_range)
+    ns = {k: n for k,n in ns.items() if n is not None}
+    count(bs=bs, **ns), count(least, sz=sz), count(0, seed=seed), ends(value_range)
     if device is not None: check_device(device)

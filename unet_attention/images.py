@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 from textwrap import wrap
 from torch import Tensor
-from .checks import count, real, tensor
+from .checks import count, must, real, tensor
 
 # %% ../nbs/20_images.ipynb #f35e3f5c
 def ends(value_range):
@@ -22,7 +22,7 @@ def ends(value_range):
     except (TypeError, ValueError): raise ValueError(
         f'value_range must be two numbers, (black, white), got {value_range!r}') from None
     a,b = real(**{'value_range[0]': a, 'value_range[1]': b})
-    if a >= b: raise ValueError(f'value_range must be (black, white), black < white, got {(a, b)}')
+    must(a < b, 'be (black, white), black < white', value_range=(a, b))
     return a,b
 
 # %% ../nbs/20_images.ipynb #f58dec3b
@@ -32,9 +32,8 @@ def from_uint8(
 ) -> Tensor: # float32 of `x`'s shape, in `value_range`
     "Bytes to floats: 0 becomes black's value, 255 white's"
     a,b = ends(value_range)
-    if tensor(..., None, x=x).dtype is not torch.uint8:
-        raise TypeError(f'x must be uint8, got {x.dtype}')
-    return x.float().div_(255).mul_(b - a).add_(a)
+    x = tensor(..., 'uint8', x=x).float()
+    return x.div_(255).mul_(b - a).add_(a)
 
 # %% ../nbs/20_images.ipynb #7c486fdd
 def to_uint8(
@@ -52,8 +51,8 @@ def _batch(x, value_range):
     if isinstance(x, (list, tuple)): x = torch.stack([torch.as_tensor(o) for o in x])
     x = torch.as_tensor(x).detach().cpu()
     if x.ndim == 3: x = x[None]
-    if x.ndim != 4 or x.shape[1] not in (1, 3) or not x.numel():
-        raise ValueError(f'x must be (n, c, h, w), c = 1 or 3, got {tuple(x.shape)}')
+    right = x.ndim == 4 and x.shape[1] in (1, 3) and x.numel()
+    must(right, 'be (n, c, h, w), c = 1 or 3', x=tuple(x.shape))
     if x.dtype != torch.uint8: x = to_uint8(x, value_range)
     return x.expand(-1, 3, -1, -1)
 
@@ -79,7 +78,7 @@ def _strs(name, v, n):
     "`n` strings, or none if there are none; matplotlib would read $ as mathematics"
     if hasattr(v, 'tolist'): v = v.tolist()
     v = [v] if isinstance(v, str) else list(v or [])
-    if len(v) not in (0, n): raise ValueError(f'{name} must have {n} entries, got {len(v)}')
+    must(len(v) in (0, n), f'have {n} entries', **{name: len(v)})
     return [str(o).replace('$', r'\$') for o in v]
 
 # %% ../nbs/20_images.ipynb #60a8c560
@@ -154,8 +153,8 @@ def save_gif(
     ncols:int=6 # Images in a row
 ) -> Path: # The file
     "Write batches of images as an animation, such as the `x_0s` of a sampler"
-    if not isinstance(frames, (list, tuple)) or len({getattr(o, 'shape', 0) for o in frames}) != 1:
-        raise ValueError('frames must be a list of images of one shape, (b, c, h, w)')
+    alike = isinstance(frames, (list, tuple)) and len({getattr(o, 'shape', 0) for o in frames}) == 1
+    must(alike, 'be a list of images of one shape, (b, c, h, w)', frames=type(frames))
     def picture(x):
         im = Image.fromarray(image_grid(x, ncols, value_range=value_range).numpy())
         return im.resize((im.width*zoom, im.height*zoom), Image.NEAREST).quantize(64)

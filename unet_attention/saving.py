@@ -9,7 +9,7 @@ __all__ = ['MODELS', 'FORMAT', 'save_unet', 'read_config', 'load_unet']
 import json, os, torch
 from pathlib import Path
 from torch import nn
-from .checks import core, device as on_device
+from .checks import core, device as on_device, must, one_of
 from .unet import ConditionalTAUnet, ContextTAUnet, TAUnet, UNet
 
 # %% ../nbs/23_saving.ipynb #5dc5465c
@@ -18,21 +18,19 @@ FORMAT = 2              # the weights of format 1 belong to blocks with raw shor
 
 def _describe(model, extra):
     "What `config.json` will say, or an error if it could not rebuild `model`"
-    name = type(model).__name__
-    if type(model) not in MODELS.values(): raise TypeError(
-        f'model must be one of {", ".join(MODELS)}, got {name}')
-    if isinstance(model.config.get('n_classes'), nn.Module): raise TypeError(
-        'model must not hold a module of your own in place of n_classes, '
-        'which config.json cannot describe: keep its state_dict')
+    kind = type(model)
+    must(kind in MODELS.values(), f'be one of {", ".join(MODELS)}', TypeError, model=kind)
+    own = isinstance(model.config.get('n_classes'), nn.Module)
+    must(not own, 'not hold a module as n_classes: keep its state_dict', TypeError, model=kind)
     sizes = lambda m: {k: tuple(v.shape) for k,v in m.state_dict().items()}
-    with torch.device('meta'): plain = type(model)(**model.config)
-    if sizes(plain) != sizes(model): raise ValueError(
-        'model must have the parts its config describes; this one was altered: keep its state_dict')
+    with torch.device('meta'): plain = kind(**model.config)
+    same = sizes(plain) == sizes(model)
+    must(same, 'have the parts that its config describes, or keep its state_dict', model=kind)
     for k,v in extra.items():
         try: json.dumps(v)
         except (TypeError, ValueError) as e:
             raise TypeError(f'{k} must consist of JSON types, got {v!r}: {e}') from None
-    return dict(format=FORMAT, model=name, config=model.config, extra=extra)
+    return dict(format=FORMAT, model=kind.__name__, config=model.config, extra=extra)
 
 # %% ../nbs/23_saving.ipynb #79315c4a
 def save_unet(
@@ -62,18 +60,14 @@ def read_config(
     "What `config.json` says of a saved model"
     file = Path(folder)/'config.json'
     for f in (file, file.with_name('model.safetensors')):
-        if not f.is_file(): raise FileNotFoundError(
-            f'folder must hold config.json and model.safetensors: {f} is missing')
+        if not f.is_file(): raise FileNotFoundError(f'folder must hold a model: {f} is missing')
     try: d = json.loads(file.read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f'{file} must be JSON: {e}') from None
-    name = d.get('model') if isinstance(d, dict) else d
-    if not isinstance(d, dict) or str(name) not in MODELS: raise ValueError(
-        f'{file} must describe one of {", ".join(MODELS)}, got {name!r}')
-    if d.get('format') != FORMAT: raise ValueError(
-        f'{file} must be of format {FORMAT}, got {d.get("format", 1)!r}: another version saved it')
-    extra = d.get('extra', {})
-    if not isinstance(extra, dict):
-        raise ValueError(f'extra in {file} must be an object, got {extra!r}')
+    if not isinstance(d, dict): d = {}
+    name,made,extra = d.get('model'),d.get('format', 1),d.get('extra', {})
+    one_of(MODELS, **{f'model in {file}': name})
+    must(made == FORMAT, f'be {FORMAT}: another version saved it', **{f'format in {file}': made})
+    must(isinstance(extra, dict), 'be an object', **{f'extra in {file}': extra})
     return dict(model=name, config=d.get('config'), extra=extra)
 
 def load_unet(

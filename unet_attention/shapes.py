@@ -99,8 +99,7 @@ def measure_shapes(
     value_range:tuple=(-1.,1.) # Values of black and of white
 ) -> dict: # Tensors `(n,)`: label (-1: none), shape, colour, size, row, col, r, overlap
     "Classify pictures of `shapes` by geometry, and measure size and place in pixels"
-    if len({*tensor(('n', 3, 'h', 'h'), None, x=x).shape[2:]}) > 1: raise ValueError(
-        f'x must be (n, 3, h, h), got {tuple(x.shape)}')
+    tensor(('n', 3, 'h', 'h'), None, x=x)
     x = (x if x.dtype == torch.uint8 else to_uint8(x, value_range)).float().cpu()
     sz = x.shape[2]
     colour,dist = _colour(x)
@@ -131,8 +130,7 @@ def get_shapes_dls(
     device:str|torch.device|None=None # Where batches go; the accelerator, if any, if not given
 ) -> DataLoaders: # Batches `(x, y)`: x float32 `(bs, 3, sz, sz)`, y int64 `(bs,)`
     "The generated `shapes` as fastai `DataLoaders`"
-    check_dls(bs, sz, value_range, device, seed, 16)
-    count(n_train=n_train, n_valid=n_valid)
+    check_dls(bs, sz, value_range, device, seed, 16), count(n_train=n_train, n_valid=n_valid)
     train = shapes(n_train, sz, 2*seed)
     valid = shapes(n_valid, sz, 2*seed + 1)
     return image_dls(train, valid, bs, value_range, device)

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 from torch import Tensor
 from fastcore.all import first
+from .checks import must
 from .data import DataLoaders, ImageTensors, check_dls, image_dls
 from .shapes import get_shapes_dls
 
@@ -28,8 +29,7 @@ def _labelled(folders):
     splits = [_split(o[0]) for o in folders]
     if all(splits): folders = [o[1:] or ('',) for o in folders]
     elif any(splits): raise ValueError(f'folders must be all splits or all classes, got {tops()}')
-    if '' in tops() and len(tops()) > 1:
-        raise ValueError(f'images must all lie in class folders, or none, got {tops()}')
+    must('' not in tops() or len(tops()) == 1, 'all lie in class folders, or none', images=tops())
     return [o or 'train' for o in splits],[o[0] for o in folders]
 
 # %% ../nbs/22_sources.ipynb #55d17157
@@ -97,8 +97,8 @@ def _load(name, /, **kwargs):
     except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as e:
         kind = FileNotFoundError if isinstance(e, FileNotFoundError) else ValueError
         raise kind(f'{wants}: {str(e.__cause__ or e)[-300:]}') from e
-    if not isinstance(d, (datasets.Dataset, datasets.DatasetDict)):
-        raise ValueError(f'kwargs must not ask for several splits or streaming, got {type(d)}')
+    whole = isinstance(d, (datasets.Dataset, datasets.DatasetDict))
+    must(whole, 'not ask for several splits or streaming', kwargs=type(d))
     if not p.is_dir() and not _from_hub(d): raise FileNotFoundError(f'{wants}: that folder is gone')
     return d.with_format(None)
 
@@ -120,8 +120,8 @@ def _column(ds, arg, given, kind, names):
     typed = [o for o in ds.features if isinstance(ds.features[o], kind)]
     named = [o for o in names if o in (typed or ds.features)]
     found = given or first(typed if len(typed) == 1 else named)
-    if found not in ds.features and (given or typed or arg == 'image_key'):
-        raise ValueError(f'{arg} must name one of the columns {ds.column_names}, got {given!r}')
+    fits = found in ds.features or not (given or typed or arg == 'image_key')
+    must(fits, f'name one of the columns {ds.column_names}', **{arg: given})
     return found
 
 # %% ../nbs/22_sources.ipynb #9bd50886
@@ -173,9 +173,9 @@ def _labels(parts, key):
     every = {o for y in ys for o in y}
     names = getattr(parts[0].features[key], 'names', None)
     alike = len({*map(type, every)}) == 1 and isinstance(first(every), (str, int))
-    if not (every <= {*range(len(names))} if names else alike):
-        raise ValueError('label_key must name a column of words or whole numbers, or be False, '
-                         f'got {key!r} with {reprlib.repr(every)}')
+    if not (every <= {*range(len(names))} if names else alike): raise ValueError(
+        'label_key must name a column of words or whole numbers, or be False, '
+        f'got {key!r} with {reprlib.repr(every)}')
     if names: return ys,names
     number = {o: i for i,o in enumerate(sorted(every))}
     return [[number[o] for o in y] for y in ys],[str(o) for o in number]
@@ -213,12 +213,12 @@ def read_idx(
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise ValueError(f'{file} must be a whole gzip file: {e}') from None
     dims = range(1, 9) if ndim is None else [ndim]
-    if b[:3] != b'\0\0\x08' or b[3:4] not in [bytes([o]) for o in dims]: raise ValueError(
-        f'{file} must begin with 000008 and {ndim or "1 to 8"} dimensions, got {b[:4].hex()!r}')
+    right = b[:3] == b'\0\0\x08' and b[3:4] in [bytes([o]) for o in dims]
+    must(right, f'begin with 000008 and {ndim or "1 to 8"} dimensions', **{str(file): b[:4].hex()})
     start = 4 + 4*b[3]
     shape = [int.from_bytes(b[i:i+4], 'big') for i in range(4, start, 4)]
-    if len(b) - start != math.prod(shape):
-        raise ValueError(f'{file} must hold {shape} bytes after its header, got {len(b) - start}')
+    rest = len(b) - start
+    must(rest == math.prod(shape), f'hold {shape} bytes after its header', **{str(file): rest})
     return torch.from_numpy(np.frombuffer(b, np.uint8, offset=start).reshape(shape).copy())
 
 # %% ../nbs/22_sources.ipynb #19cbda38
@@ -230,8 +230,7 @@ def _fashion_part(path, part):
     "`part` 'train' or 't10k' of the Fashion-MNIST files in the folder `path`"
     x = read_idx(path/f'{part}-images-idx3-ubyte.gz', 3)
     y = read_idx(path/f'{part}-labels-idx1-ubyte.gz', 1)
-    if x.shape[1:] != (28, 28) or not len(x):
-        raise ValueError(f'path must hold images of 28x28, got {tuple(x.shape)} in {part}')
+    must(len(x) and x.shape[1:] == (28, 28), f'hold 28x28 images in {part}', path=tuple(x.shape))
     return ImageTensors(x[:,None], y, FASHION_CLASSES)
 
 # %% ../nbs/22_sources.ipynb #f9b536ba
@@ -239,9 +238,8 @@ def _fashion_hub(**kwargs):
     "Both parts of Fashion-MNIST from the hub"
     try: parts = _image_tensors(_load('zalando-datasets/fashion_mnist'), 28, **kwargs)
     except ConnectionError as e: raise ConnectionError(
-        'Fashion-MNIST: the hub cannot be reached. Go online, or name a folder of the four IDX files '
-        'by `path=` or FASHION_MNIST_PATH (package dataset-fashion-mnist of Debian, then '
-        '/usr/share/datasets/fashion-mnist)') from e
+        'The hub cannot be reached: name a folder of the four IDX files by `path=` or '
+        'FASHION_MNIST_PATH, as that of the Debian package dataset-fashion-mnist') from e
     for o in parts: o.vocab = FASHION_CLASSES                        # the hub spells them otherwise
     return parts
 
@@ -249,8 +247,7 @@ def _fashion_hub(**kwargs):
 def _folder(path):
     "`path` as the `Path` of a folder"
     p = Path(path).expanduser()
-    if not str(path).strip() or not p.is_dir():
-        raise FileNotFoundError(f'path must be a folder, got {str(path)!r}')
+    must(str(path).strip() and p.is_dir(), 'be a folder', FileNotFoundError, path=str(path))
     return p
 
 # %% ../nbs/22_sources.ipynb #7fd81afe
@@ -280,8 +277,7 @@ def get_fashion_dls(
 def _own(name, common, path, **rest):
     "The set that goes by `name`: 'shapes' or 'fashion_mnist'"
     if name == 'shapes': rest['path'] = path
-    if bad := [k for k,v in rest.items() if v is not None]:
-        raise ValueError(f'{bad[0]} must be left out for {name!r}, got {rest[bad[0]]!r}')
+    for k,v in rest.items(): must(v is None, f'be left out for {name!r}', **{k: v})
     return get_shapes_dls(**common) if name == 'shapes' else get_fashion_dls(path=path, **common)
 
 # %% ../nbs/22_sources.ipynb #5010845b
@@ -300,8 +296,8 @@ def get_dls(
     **kwargs # For `datasets.load_dataset`: `name`, `split`, `revision` ...
 ) -> DataLoaders: # Batches `(x, y)` or `(x,)`: x float32 `(bs, c, sz, sz)`, y int64 `(bs,)`
     "fastai `DataLoaders` of any images: generated, in a folder, or on the hub"
-    if not isinstance(name_or_path, (str, os.PathLike)) or not str(name_or_path).strip():
-        raise ValueError(f'name_or_path must be a folder or a name, got {name_or_path!r}')
+    named = isinstance(name_or_path, (str, os.PathLike)) and str(name_or_path).strip()
+    must(named, 'be a folder or a name', name_or_path=name_or_path)
     ns = {k: n for k,n in dict(n_train=n_train, n_valid=n_valid).items() if n is not None}
     check_dls(bs, sz, value_range, device, seed, **ns)
     kwargs = dict(image_key=image_key, label_key=label_key, **kwargs)

@@ -29,7 +29,8 @@ class UNet(nn.Module):
     ):
         super().__init__()
         nfs = counts(nfs=nfs)
-        ch,t_embed,heads = count(color_channels=color_channels, t_embed=t_embed, num_heads=num_heads)
+        ch,t_embed = count(color_channels=color_channels, t_embed=t_embed)
+        heads = count(num_heads=num_heads)
         self.process = Process(target, schedule)
         self.color_channels,self.factor = ch,2**len(nfs)
         self.config = dict(nfs=tuple(nfs), color_channels=ch, t_embed=t_embed, num_heads=heads,

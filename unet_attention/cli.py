@@ -6,7 +6,7 @@
 __all__ = ['train_command', 'sample_command', 'StopOnInterrupt', 'Diverged', 'SaveUnet', 'train_model', 'sample_model']
 
 # %% ../nbs/24_cli.ipynb #48859e0c
-import os, signal, sys, warnings
+import os, re, signal, sys, warnings
 with warnings.catch_warnings():
     warnings.simplefilter('ignore', FutureWarning)       # about torch.jit, on which fastai relies
     from fastai.basics import Callback, CancelFitException, default_device
@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from fastcore.script import anno_parser
 from . import __version__
-from .checks import count, multiple, one_of, real
+from .checks import count, divisible, must, one_of, real
+from .data import labels_of
 from .diffusion import TARGETS
 from .images import save_gif, show_images
 from .sampling import ddim, ddpm
@@ -103,10 +104,10 @@ def _ints(**arg):
     except ValueError: raise ValueError(
         f'{name} must be whole numbers with commas between, as in 32,64,128, got {v!r}') from None
 
-def _check(options, spell=str):
+def _check(options):
     "An error if one of `options`, values by name, is not as declared; `None` stands for a default"
     for k,v in options.items():
-        arg = {spell(k): v}
+        arg = {k: v}
         if v is not None and k in _WHOLE: count(_WHOLE[k], **arg)
         if v is not None and k in _REAL: real(_REAL[k], **arg)
         if v is not None and k in _CHOICE: one_of(_CHOICE[k], **arg)
@@ -132,19 +133,19 @@ def _overlap(a, b):
 
 def _run_folder(out, data, path):
     "The folder of a training run: a folder, and apart from the images"
-    if not data: raise ValueError(f'data must be a name or a folder of images, got {data!r}')
+    must(data, 'be a name or a folder of images', data=data)
     out = Path(out or f'runs/{Path(data).expanduser().resolve().name}').expanduser()
     if out.is_file(): raise ValueError(f'out must be a folder, got the file {out}')
     images,read = Path(path or data).expanduser(),path or data not in ('shapes', 'fashion_mnist')
-    if read and images.is_dir() and _overlap(out, images): raise ValueError(
-        f'out must be neither within the folder of images nor around it, got {out} for {images}')
+    apart = not (read and images.is_dir() and _overlap(out, images))
+    must(apart, f'be neither within the folder of images, {images}, nor around it', out=str(out))
     return _writable(out)
 
 # %% ../nbs/24_cli.ipynb #3ff4aa5b
 def _plan(sz, **lists):
     "`nfs`, `attention_heads` and `n_blocks`, complete, for images of side `sz`"
     nfs,heads,blocks = unet_plan(**{k: _ints(**{k: v}) for k,v in lists.items()})
-    multiple(**{'sz': sz, '2**(levels-1)': 2**(len(nfs)-1)})
+    divisible(2**(len(nfs)-1), '2**(levels-1)', sz=sz)
     return dict(nfs=nfs, attention_heads=heads, n_blocks=blocks)
 
 # %% ../nbs/24_cli.ipynb #24000008
@@ -261,27 +262,18 @@ def _fit(learn, out, epochs, lr):
     if learn.stop_on_interrupt.stopped: print('Stopped early; keeping what there is', flush=True)
 
 # %% ../nbs/24_cli.ipynb #24000013
-def _class(name, vocab):
-    "The number of a class given by its name, in any case, or by its number"
-    folded,key = [o.casefold() for o in vocab],name.casefold()
-    if name in vocab: return vocab.index(name)
-    if folded.count(key) == 1: return folded.index(key)
-    if name.isdecimal() and int(name) < len(vocab): return int(name)
-    raise ValueError(
-        f'classes must be among {", ".join(vocab)}, or 0..{len(vocab)-1}, got {name!r}')
-
 def _classes(given, vocab):
     "The numbers of the classes `'red circle,3'`; all of them if none is given"
-    if not vocab and given: raise ValueError('classes must be left out: the model has none')
+    must(vocab or not given, 'be left out: the model has none', classes=given)
     if not vocab: return None
-    return [_class(o.strip(), vocab) for o in given.split(',')] if given else [*range(len(vocab))]
+    return labels_of(given, vocab).tolist() if given else [*range(len(vocab))]
 
 # %% ../nbs/24_cli.ipynb #e6ed51af
 def _picture(out, folder):
     "`out` as the path of a picture that can be written"
     out = Path(out or Path(folder)/'generated.png')
-    if out.suffix.lower() not in ('.png', '.gif') or out.is_dir():
-        raise ValueError(f'out must be a file that ends in .png or .gif, got {str(out)!r}')
+    right = out.suffix.lower() in ('.png', '.gif') and not out.is_dir()
+    must(right, 'be a file that ends in .png or .gif', out=str(out))
     return _writable(out)
 
 def sample_model(
@@ -297,8 +289,7 @@ def sample_model(
     "Sample from a trained model."
     _check(locals())
     out,extra = _picture(out, folder),read_config(folder)['extra']
-    if 'sz' not in extra: raise ValueError(
-        f'folder must say the side of its images (save the model with sz=), and {folder} does not')
+    must('sz' in extra, 'say the side of its images: save the model with sz=', folder=str(folder))
     model = load_unet(folder, default_device())
     numbers = [str(i) for i in range(getattr(model.condition, 'n_classes', 0))]
     vocab,value_range = extra.get('classes') or numbers,extra.get('value_range', (-1., 1.))
@@ -315,6 +306,18 @@ def _fail(name, why, code=2):
     print(f'{name}: {" ".join(str(why).split())}', file=sys.stderr)
     sys.exit(code)
 
+def _as_option(e, func):
+    "The text of an error, which begins with a parameter's name, with the option in its place"
+    given = {k for k,p in signature(func).parameters.items() if p.default is not p.empty}
+    names = {k: '--' + k.replace('_', '-') for k in given} | dict(name_or_path='--data')
+    return re.sub(r'^\w+', lambda m: names.get(m[0], m[0]), str(e))
+
+def _no_memory(e):
+    "Does the error say that memory does not suffice? torch has no class for it on the CPU"
+    kinds = MemoryError, torch.cuda.OutOfMemoryError
+    return isinstance(e, kinds) or 'allocate memory' in str(e) or 'size calculation over' in str(e)
+
+# %% ../nbs/24_cli.ipynb #665031be
 def _command(name, func):
     "`func` as a command that answers a wrong option with one line and exit code 2"
     @wraps(func)
@@ -324,12 +327,10 @@ def _command(name, func):
                        help='show the version and exit')
         p.error = lambda why: _fail(name, why)
         args = vars(p.parse_args(argv))
-        args = {k: args[k] for k in signature(func).parameters}
-        try:
-            _check(args, lambda k: '--' + k.replace('_', '-'))
-            func(**args)
-        except (ValueError, TypeError, OSError) as e: _fail(name, e)
-        except (MemoryError, torch.cuda.OutOfMemoryError) as e:
+        try: func(**{k: args[k] for k in signature(func).parameters})
+        except (ValueError, TypeError, OSError) as e: _fail(name, _as_option(e, func))
+        except (MemoryError, RuntimeError) as e:
+            if not _no_memory(e): raise
             _fail(name, f'not enough memory: ask for fewer or smaller images or levels ({e})')
         except KeyboardInterrupt: _fail(name, 'stopped', 130)
     run.__annotations__ = {}

@@ -6,6 +6,7 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 import pytest
 import torch.nn.functional as F
+from fastcore.docments import docments
 
 root, lib = Path(__file__).resolve().parent.parent, 'unet_attention'
 files = {f.stem: f for f in sorted((root/lib).glob('*.py')) if f.stem[0] != '_'}
@@ -76,7 +77,7 @@ print(*set(sys.modules) - before)"""
     others = {o.split('.')[0] for o in new} - {lib} - sys.stdlib_module_names
     print(f'{lib}.{name}: {len(ours)} modules of the package, {len(new) - len(ours)} of Python')
     assert f'{lib}.{name}' in ours and others <= {'torch'}, others
-    assert {own(o) for o in ours} <= {'', *only_torch}
+    assert {own(o) for o in ours} <= {'', '_help', *only_torch}
 
 # ---- names --------------------------------------------------------------------------------------
 @pytest.mark.parametrize('name', modules)
@@ -158,3 +159,27 @@ def test_signature(name):
             same = h.default == w.default or isinstance(w.default, list) and h.default == tuple(w.default)
             assert same, f'{name}{sig}: {h}, not {w}'
     assert all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in rest), f'{name}{sig}'
+
+# ---- help ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize('name', modules)
+def test_help_explains_arguments(name):
+    "What `help` and Shift-Tab show has a line for each parameter that has a comment in the source"
+    mod = import_module(f'{lib}.{name}')
+    functions = [getattr(mod, o) for o in mod.__all__ if inspect.isfunction(getattr(mod, o))]
+    classes = [o for o in vars(mod).values() if inspect.isclass(o) and o.__module__ == mod.__name__]
+    methods = [m for o in classes for m in vars(o).values() if inspect.isfunction(m) and m.__doc__]
+    for f in functions + methods + [o for o in classes if '__init__' in vars(o)]:
+        plain,said = f.__doc__,inspect.getdoc(f)
+        assert f.__doc__ is plain and said.startswith(str(plain))
+        for k,v in docments(f, returns=False).items(): assert not v or f'    {k}: ' in said, (f, k)
+
+def test_help_is_lazy():
+    "Help builds its text when asked: until then fastcore, which reads the source, is not imported"
+    code = f"""import inspect, sys
+from {lib}.unet import TAUnet
+assert not any('fastcore' in o for o in sys.modules)
+print(inspect.getdoc(TAUnet.forward))
+assert inspect.getdoc(TAUnet.forward) == inspect.getdoc(TAUnet.forward) != TAUnet.forward.__doc__"""
+    said = run('-c', code)
+    assert '    t: Times, `(b,)`, floating point in [0, 1]\n' in said
+    assert said.rstrip().endswith('Returns: The prediction, shape and type of `x`')

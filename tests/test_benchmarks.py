@@ -309,8 +309,10 @@ def test_equal_unet2d():
 
 def test_variants(tmp_path):
     "Each kind of change trains; a run that the file holds is not repeated"
-    names = 'as it is;shortcut of x, rate 5e-3;QK norm;skip from conv_in;weights held;Muon, rate 5e-3'
-    args = ('--net', 'small', '--n', 32, '--bs', 16, '--seeds', '0', '--only', names, '--out', tmp_path/'v.jsonl')
+    names = ('as it is;shortcut of x, rate 5e-3;QK norm;skip from conv_in;weights held;'
+             'Muon, rate 5e-3')
+    args = ('--net', 'small', '--n', 32, '--bs', 16, '--seeds', '0', '--only', names,
+            '--out', tmp_path/'v.jsonl')
     rc, out, err = run('variants.py', *args)
     assert rc == 0, err
     assert [l.split('  ')[0] for l in out.splitlines()] == names.split(';')
@@ -325,6 +327,7 @@ def test_variants(tmp_path):
 
 def test_operators():
     rc, out, err = run('operators.py', '--small', '--bs', 2)
-    rows = {l.split('|')[1].strip(): int(l.split('|')[2]) for l in out.splitlines() if l.count('|') == 4 and l[2] != '-'
-            and 'calls' not in l}
-    assert rc == 0 and rows['convolutions'] > 10 and rows['all'] == sum(v for k,v in rows.items() if k != 'all'), out + err
+    lines = [l for l in out.splitlines() if l.count('|') == 4 and l[2] != '-' and 'calls' not in l]
+    rows = {l.split('|')[1].strip(): int(l.split('|')[2]) for l in lines}
+    assert rc == 0 and rows['convolutions'] > 10, out + err
+    assert rows['all'] == sum(v for k,v in rows.items() if k != 'all'), out + err

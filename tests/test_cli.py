@@ -6,17 +6,19 @@ import pytest
 
 env = {k: v for k,v in os.environ.items() if k != 'PYTHONWARNINGS'} | {'OMP_NUM_THREADS': '1'}
 bins = Path(sys.executable).parent
-small = ['--nfs', '8,16', '--attention-heads', '0,2', '--n-blocks', '1,1', '--n', '1', '--steps', '2']
-files = {'config.json', 'model.safetensors', 'samples.png', 'denoising.gif', 'losses.png', 'history.csv'}
+small = '--nfs 8,16 --attention-heads 0,2 --n-blocks 1,1 --n 1 --steps 2'.split()
+files = {'config.json', 'model.safetensors', 'samples.png', 'denoising.gif', 'losses.png',
+         'history.csv'}
 
-def command(name): return shutil.which(name, path=str(bins)) or pytest.fail(f'{name} is not installed')
+def command(name):
+    return shutil.which(name, path=str(bins)) or pytest.fail(f'{name} is not installed')
 def run(name, *args, cwd):
     kw = dict(cwd=cwd, env=env, text=True, capture_output=True, timeout=300)
     return subprocess.run([command(name), *map(str, args)], **kw)
 def names(folder): return {o.name for o in folder.iterdir() if o.is_file()}
 
 def train_until(there, cwd, *args):
-    "A run of 1000 epochs in the folder `run`, just after the file `there` has appeared, and its log"
+    "A run of 1000 epochs in the folder `run`, just after the file `there` appeared, and its log"
     with open(cwd/'log', 'w') as log:
         cmd = [command('unet_attention_train'), '--out', 'run', '--epochs', '1000', *args]
         p = subprocess.Popen(cmd, cwd=cwd, env=env, stdout=log, stderr=subprocess.STDOUT)
@@ -26,7 +28,8 @@ def train_until(there, cwd, *args):
     p.kill()
     pytest.fail(f'{there} did not appear: {(cwd/"log").read_text()[-2000:]}')
 
-def usable(cwd): return run('unet_attention_sample', 'run', '--n', 1, '--steps', 1, cwd=cwd).returncode == 0
+def usable(cwd):
+    return run('unet_attention_sample', 'run', '--n', 1, '--steps', 1, cwd=cwd).returncode == 0
 
 def test_train_then_sample(tmp_path):
     r = run('unet_attention_train', '--n-train', 64, '--epochs', 1, *small, cwd=tmp_path)
@@ -50,7 +53,8 @@ def test_ctrl_c_leaves_a_usable_folder(tmp_path):
     assert names(tmp_path/'run') == files and usable(tmp_path)
 
 def test_second_ctrl_c_leaves_the_model(tmp_path):
-    p,log = train_until('history.csv', tmp_path, '--bs', '512', '--n', '1', '--steps', '2')       # a batch takes seconds
+    args = '--bs 512 --n 1 --steps 2'.split()                               # a batch takes seconds
+    p,log = train_until('history.csv', tmp_path, *args)
     p.send_signal(signal.SIGINT)
     for _ in range(600):
         time.sleep(.1)
@@ -70,7 +74,8 @@ def test_a_killed_run_leaves_the_last_epoch(tmp_path):
 @pytest.mark.parametrize('args, why', [
     (['--bogus', '1'], '--bogus'), (['--lr', 'inf'], '--lr must be a number in (0, inf)'),
     (['--data', 'no/such/folder'], 'no/such/folder'), (['--data', '..'], 'out must be'),
-    (['--path', 'x'], 'path must be'), (['--lr', '1e6', '--n-train', '64', *small], 'lr must be smaller')])
+    (['--path', 'x'], '--path must be'),
+    (['--lr', '1e6', '--n-train', '64', *small], '--lr must be smaller')])
 def test_wrong_options_get_one_line(tmp_path, args, why):
     r = run('unet_attention_train', *args, cwd=tmp_path)
     assert r.returncode == 2 and why in r.stderr and len(r.stderr.splitlines()) == 1, r.stderr

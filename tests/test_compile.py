@@ -1,4 +1,4 @@
-"Networks and samplers are plain tensor programs: one graph, few Python calls, nothing that waits for a device"
+"Networks and samplers are plain tensor programs: one graph, few calls, no waiting for a device"
 import sys
 from pathlib import Path
 import pytest, torch, torch.nn.functional as F
@@ -7,9 +7,11 @@ from unet_attention.sampling import ddim, ddpm
 from unet_attention.unet import ConditionalTAUnet, ContextTAUnet, TAUnet, UNet
 
 small = dict(nfs=(8,16), attention_heads=(0,2), n_blocks=(1,1), color_channels=1)
-networks = {'UNet': (lambda: UNet((8,16), 1, 32, 2), None), 'TAUnet': (lambda: TAUnet(**small), None),
+tokens = torch.tensor([[1,2], [3,0], [8,8]])
+networks = {'UNet': (lambda: UNet((8,16), 1, 32, 2), None),
+            'TAUnet': (lambda: TAUnet(**small), None),
             'ConditionalTAUnet': (lambda: ConditionalTAUnet(4, **small), torch.tensor([0, 1, 3])),
-            'ContextTAUnet': (lambda: ContextTAUnet(9, **small), torch.tensor([[1,2], [3,0], [8,8]]))}
+            'ContextTAUnet': (lambda: ContextTAUnet(9, **small), tokens)}
 
 @pytest.fixture(params=networks)
 def net(request):
@@ -45,7 +47,8 @@ def test_training_mode_compiles(net):
     model,c = net
     torch._dynamo.reset()
     f = torch.compile(step, fullgraph=True, backend='aot_eager')
-    assert f(model.train(), torch.randn(3, 1, 8, 8), torch.rand(3), torch.randn(3, 1, 8, 8), *c).isfinite()
+    x,t,eps = torch.randn(3, 1, 8, 8),torch.rand(3),torch.randn(3, 1, 8, 8)
+    assert f(model.train(), x, t, eps, *c).isfinite()
 
 def test_free_batch_size(net):
     "An exported network takes batches of any size"
@@ -53,7 +56,8 @@ def test_free_batch_size(net):
     model.eval()
     b = torch.export.Dim('b', min=2, max=64)
     args = torch.randn(3, 1, 8, 8), torch.rand(3), *c
-    program = torch.export.export(model, args, dynamic_shapes=tuple({0: b} for _ in args), strict=False)
+    free = tuple({0: b} for _ in args)
+    program = torch.export.export(model, args, dynamic_shapes=free, strict=False)
     five = [o.repeat(2, *[1]*(o.ndim-1))[:5] for o in args]
     torch.testing.assert_close(program.module()(*five), model(*five), rtol=1e-4, atol=1e-4)
 
@@ -70,7 +74,8 @@ def test_training_step_waits_for_nothing(net):
     model,c = net
     model.to('meta')
     meta = lambda *s: torch.empty(*s, device='meta')
-    loss = step(model.train(), meta(3, 1, 8, 8), meta(3), meta(3, 1, 8, 8), *[o.to('meta') for o in c])
+    c = [o.to('meta') for o in c]
+    loss = step(model.train(), meta(3, 1, 8, 8), meta(3), meta(3, 1, 8, 8), *c)
     loss.backward()
     assert all(p.grad is None or p.grad.is_meta for p in model.parameters())
 
@@ -79,7 +84,8 @@ def test_per_sample_gradients():
     from torch.func import functional_call, grad, vmap
     model = TAUnet(**small)
     params = {k: v.detach() for k,v in model.named_parameters()}
-    def loss(params, x, t, y): return (functional_call(model, params, (x[None], t[None]))[0] - y).pow(2).mean()
+    def loss(params, x, t, y):
+        return (functional_call(model, params, (x[None], t[None]))[0] - y).pow(2).mean()
     x,t,y = torch.randn(3, 1, 8, 8), torch.rand(3), torch.randn(3, 1, 8, 8)
     each = vmap(grad(loss), (None, 0, 0, 0))(params, x, t, y)
     whole = grad(lambda p: (functional_call(model, p, (x, t)) - y).pow(2).mean())(params)
@@ -90,8 +96,8 @@ def test_few_python_calls():
     model = TAUnet(nfs=(32,64,128), attention_heads=(0,0,4), n_blocks=(1,1,1)).eval()
     args,entered = (torch.randn(2, 3, 32, 32), torch.rand(2)),[]
     def note(frame, event, arg):
-        file = Path(frame.f_code.co_filename)
-        if event == 'call' and file.parent.name == 'unet_attention': entered.append(frame.f_code.co_name)
+        ours = Path(frame.f_code.co_filename).parent.name == 'unet_attention'
+        if event == 'call' and ours: entered.append(frame.f_code.co_name)
     model(*args)
     sys.setprofile(note)
     try: model(*args)

@@ -76,7 +76,8 @@ def test_cross_attention_torch():
     ours,x,context,mask,row = cross()
     theirs = nn.MultiheadAttention(32, 4, kdim=24, vdim=24, batch_first=True)
     (wk,wv),b = ours.kv.weight.chunk(2),torch.cat([ours.q.bias, ours.kv.bias])
-    theirs.load_state_dict({'q_proj_weight': ours.q.weight, 'k_proj_weight': wk, 'v_proj_weight': wv, 'in_proj_bias': b,
+    theirs.load_state_dict({'q_proj_weight': ours.q.weight, 'k_proj_weight': wk,
+                            'v_proj_weight': wv, 'in_proj_bias': b,
                             'out_proj.weight': ours.proj.weight, 'out_proj.bias': ours.proj.bias})
     want = theirs(row, context, context, key_padding_mask=~mask)[0]
     agree(ours(x, context, mask), x + want.mT.view_as(x))

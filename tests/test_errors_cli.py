@@ -1,7 +1,7 @@
 "Wrong options of the two commands: each gets one error, before anything is read or written"
 import math
 from pathlib import Path
-import pytest, torch
+import pytest
 from unet_attention.cli import Diverged, sample_command, sample_model, train_command, train_model
 from unet_attention.saving import save_unet
 from unet_attention.unet import ContextTAUnet, TAUnet
@@ -38,7 +38,8 @@ train = [
     (V, 'seed must be at least 0, got -1', dict(seed=-1)),
     (V, 'seed must be a number in [0, 1e18]', dict(seed=2**63)),
     (V, "target must be one of 'eps', 'v', 'x_0', 'flow', got 'x'", dict(target='x')),
-    (V, 'sz must be divisible by 4 = 2**(levels-1), got 30: the nearest are 28 and 32', dict(sz=30)),
+    (V, 'sz must be divisible by 4 = 2**(levels-1), got 30: the nearest are 28 and 32',
+     dict(sz=30)),
     (V, "nfs must be whole numbers with commas between, as in 32,64,128, got '8.7,16'",
      dict(nfs='8.7,16')),
     (V, 'nfs must be whole numbers with commas', dict(nfs='')),

@@ -1,4 +1,4 @@
-"What `help(f)`, `f?` and Shift-Tab say of arguments: the comments beside them. Hand-written; torch-free"
+"What `help(f)`, `f?` and Shift-Tab say of arguments: the comments beside them. Hand-written"
 
 # Nothing is read when a module is imported: its docstrings become strings of a kind that looks for
 # the comments when `inspect.getdoc` asks for the text.
@@ -7,7 +7,7 @@ from importlib.machinery import FileFinder, SourceFileLoader
 
 class Doc(str):
     "The docstring of `of`, to which the comments beside its parameters are added when it is shown"
-    def expandtabs(self, tabsize=8):       # what `inspect.cleandoc` calls first, for all who show docs
+    def expandtabs(self, tabsize=8):      # `inspect.cleandoc` calls it first, for all who show docs
         self.of.__doc__ = plain = str(self)              # `docments` asks for the docstring as well
         try: return (plain + _arguments(self.of)).expandtabs(tabsize)
         except (OSError, TypeError): return plain        # the source is not there
@@ -16,7 +16,8 @@ class Doc(str):
 def _arguments(f):
     "A line for each parameter that has a comment, and one for what is returned"
     from fastcore.docments import docments
-    found = {k: ' '.join(v.split()) for k,v in docments(f, returns=not inspect.isclass(f)).items() if v}
+    found = docments(f, returns=not inspect.isclass(f))
+    found = {k: ' '.join(v.split()) for k,v in found.items() if v}
     returns = found.pop('return', None)
     lines = [f'    {k}: {v}' for k,v in found.items()]
     if lines: lines.insert(0, '\n\nArguments:')

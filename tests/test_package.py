@@ -1,4 +1,4 @@
-"What the notebooks cannot test: the package as it is installed, and the names and signatures others rely on"
+"What notebooks cannot test: the package as it is installed, names and signatures others rely on"
 import ast, inspect, json, subprocess, sys, shutil
 from configparser import ConfigParser
 from importlib import import_module
@@ -17,13 +17,15 @@ ini.read(root/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 
 def run(*cmd, **kw):
-    r = subprocess.run([sys.executable, *map(str, cmd)], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kw)
+    kw = dict(text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kw)
+    r = subprocess.run([sys.executable, *map(str, cmd)], **kw)
     assert r.returncode == 0, r.stdout
     return r.stdout
 
 # ---- the house ----------------------------------------------------------------------------------
 floors = dict(
-    checks=1, slow=1, attention=2, embeddings=2, diffusion=2, images=2, blocks=3, sampling=3, data=3,
+    checks=1, slow=1, attention=2, embeddings=2, diffusion=2, images=2,
+    blocks=3, sampling=3, data=3,
     unet=4, shapes=4, evaluation=5, anatomy=5, editing=5, saving=5, sources=5, captions=5,
     training=6, cli=7, all=8)
 only_torch = 'checks attention embeddings diffusion blocks sampling unet'.split()
@@ -88,34 +90,41 @@ def test_public_names(name):
     assert mod.__all__, f'{name} has no public names'
     for o in mod.__all__:
         assert getattr(every, o, None) is getattr(mod, o), f'{name}.{o} is not in {lib}.all'
-        if inspect.isclass(f := getattr(mod, o)) or inspect.isroutine(f): assert f.__doc__, f'{name}.{o} has no docstring'
+        f = getattr(mod, o)
+        plain = not (inspect.isclass(f) or inspect.isroutine(f))
+        assert plain or f.__doc__, f'{name}.{o} has no docstring'
 
 def test_colab():
-    "Each notebook begins with a cell that installs the package in Colab, from the repository of settings.ini"
+    "Each notebook begins with a cell that installs the package in Colab, as settings.ini says"
     want = f"    %pip install -q git+https://github.com/{cfg['user']}/{lib}\n"
     for f in (root/'nbs').rglob('[!._]*.ipynb'):
-        first = next(c for c in json.loads(f.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code')
-        assert "if 'google.colab' in sys.modules:" in ''.join(first['source']) and want in ''.join(first['source']) + '\n', f
+        cells = json.loads(f.read_text(encoding='utf-8'))['cells']
+        first = ''.join(next(c['source'] for c in cells if c['cell_type'] == 'code')) + '\n'
+        assert "if 'google.colab' in sys.modules:" in first and want in first, f
 
 @pytest.mark.parametrize('name', ['checks', 'slow'])
 def test_written_by_hand(name): assert import_module(f'{lib}.{name}').__doc__
 
 # ---- the package as it is installed -------------------------------------------------------------
-def test_version(): assert version(lib) == cfg['version'], 'settings.ini has changed: run pip install -e . again'
+def test_version():
+    assert version(lib) == cfg['version'], 'settings.ini has changed: run pip install -e . again'
 
 def test_wheel(tmp_path):
-    "A wheel built from the source distribution, installed without the repository at hand, imports and has its commands"
+    "A wheel built from the source distribution imports without the repository, and has commands"
     src, site, empty = tmp_path/'src', tmp_path/'site', tmp_path/'empty'
     shutil.copytree(root/lib, src/lib, ignore=shutil.ignore_patterns('__pycache__'))
-    for f in ('settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE'): shutil.copy(root/f, src)
+    for f in 'settings.ini setup.py pyproject.toml MANIFEST.in README.md LICENSE'.split():
+        shutil.copy(root/f, src)
     run('-m', 'build', '--no-isolation', src)   # the source distribution, then a wheel from it
     wheel, = (src/'dist').glob('*.whl')
     run('-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', site, wheel)
     dist, = distributions(path=[str(site)])
     scripts = {e.name for e in dist.entry_points if e.group == 'console_scripts'}
     assert scripts == {'unet_attention_train', 'unet_attention_sample'}
-    assert dist.version == cfg['version'] and dist.metadata['Requires-Python'] == f">={cfg['min_python']}"
-    assert dist.metadata['License-Expression'] == cfg['license'] and dist.read_text('licenses/LICENSE')
+    meta = dist.metadata
+    assert meta['Version'] == cfg['version'] and meta['Requires-Python'] == f">={cfg['min_python']}"
+    assert meta['License-Expression'] == cfg['license'] and dist.read_text('licenses/LICENSE')
+    assert (site/lib/'py.typed').exists()             # its annotations are for type checkers
     empty.mkdir()
     code = f"import {lib}.all as m; from importlib.metadata import distribution as d; " \
            f"[e.load() for e in d('{lib}').entry_points]; print(m.__file__)"
@@ -136,11 +145,14 @@ signatures = dict(
     TAResBlock               = lambda t_embed, c_in, c_out, ks=3, stride=2, nh=None: 0,
     TADownblock              = lambda t_embed, c_in, c_out, downsample=True, n_layers=1, nh=None: 0,
     TAUpblock                = lambda t_embed, c_in, c_out, upsample=True, n_layers=1, nh=None: 0,
-    TAUnet                   = lambda nfs=(224,448,672,896), attention_heads=(0,8,8,8), n_blocks=(3,2,2,1,1), color_channels=3: 0,
-    ConditionalTAUnet        = lambda n_classes, nfs=..., attention_heads=..., n_blocks=..., color_channels=3: 0,
+    TAUnet                   = lambda nfs=(224,448,672,896), attention_heads=(0,8,8,8),
+                                      n_blocks=(3,2,2,1,1), color_channels=3: 0,
+    ConditionalTAUnet        = lambda n_classes, nfs=..., attention_heads=..., n_blocks=...,
+                                      color_channels=3: 0,
     get_fashion_dls          = lambda bs=512: 0,
     train                    = lambda model, dls, lr, n_epochs: 0,
-    conditional_train        = lambda model, dls, lr=4e-3, n_epochs=25, extra_cbs=[], loss_fn=F.mse_loss: 0,
+    conditional_train        = lambda model, dls, lr=4e-3, n_epochs=25, extra_cbs=[],
+                                      loss_fn=F.mse_loss: 0,
     ddpm                     = lambda model, sz, device, n_steps: 0,
     conditional_ddpm         = lambda model, c, sz=(16,1,32,32), device='cpu', n_steps=100: 0,
     ConditionalFashionDDPM   = lambda: 0,
@@ -154,11 +166,14 @@ def test_signature(name):
     assert [p.name for p in have] == [p.name for p in want], f'{name}{sig}'
     for w,h in zip(want, have):
         assert h.kind == h.POSITIONAL_OR_KEYWORD, f'{name}{sig}: {h}'
-        if w.default is ...: assert h.default is not h.empty, f'{name}{sig}: {h.name} needs a default'
+        if w.default is ...:
+            assert h.default is not h.empty, f'{name}{sig}: {h.name} needs a default'
         elif w.default is not w.empty:
-            same = h.default == w.default or isinstance(w.default, list) and h.default == tuple(w.default)
-            assert same, f'{name}{sig}: {h}, not {w}'
-    assert all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in rest), f'{name}{sig}'
+            right = w.default,tuple(w.default) if isinstance(w.default, list) else w.default
+            assert h.default in right, f'{name}{sig}: {h}, not {w}'
+    for p in rest:
+        variable = p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        assert variable or p.default is not p.empty, f'{name}{sig}'
 
 # ---- help ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize('name', modules)

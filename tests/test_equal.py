@@ -122,8 +122,10 @@ def test_ddim_diffusers(target, schedule, eta):
     model = Denoiser(lambda x,t: f(x), target, schedule)
     theirs = scheduler(DDIMScheduler, model.process, n, target, clip_sample=False)
     step = theirs.step
-    theirs.step = lambda out, t, x, g: step(out, t, x, eta=eta, variance_noise=torch.randn(sz, generator=g)
-                                            if t else torch.zeros(sz)).prev_sample
+    def noisy(out, t, x, g):
+        noise = torch.randn(sz, generator=g) if t else torch.zeros(sz)
+        return step(out, t, x, eta=eta, variance_noise=noise).prev_sample
+    theirs.step = noisy
     agree(*follow(ddim, theirs, model, lambda x,t: f(x), sz, n, eta=eta))
 
 @pytest.mark.parametrize('variance', ['small', 'large'])

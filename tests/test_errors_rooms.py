@@ -1,4 +1,4 @@
-"""Wrong arguments to captions and anatomy: each row is a call, the error, and what it must say.
+"""Wrong arguments to captions, anatomy and saving: each row is a call, the error, and what it says.
 
 A notebook shows one such case for each public function; the others are here, by module."""
 import re
@@ -8,8 +8,9 @@ from torch import nn
 from unet_attention.anatomy import attention_maps, draw_unet, trace_features
 from unet_attention.captions import (
     caption_of, captioned_shapes, get_caption_dls, score_captions, tokenize)
+from unet_attention.saving import save_unet
 from unet_attention.shapes import COLOURS, SHAPES
-from unet_attention.unet import ContextTAUnet, TAUnet, UNet
+from unet_attention.unet import ConditionalTAUnet, ContextTAUnet, TAUnet, UNet
 
 T,V = TypeError,ValueError
 
@@ -93,7 +94,20 @@ anatomy = [
     (lambda: trace_features(captioned, x[:1, :1], t[:1]), V, 'x must be '),
 ]
 
-rows = dict(captions=captions, anatomy=anatomy)
+# --- saving
+small = dict(nfs=(8,), attention_heads=(0,), n_blocks=(1,))
+altered = TAUnet(**small)
+altered.out = nn.Identity()
+
+saving = [
+    (lambda: save_unet(nn.Linear(2, 2), 'no'), T, 'model must be one of UNet, TAUnet, Conditional'),
+    (lambda: save_unet(ConditionalTAUnet(nn.Linear(2, 32), **small), 'no'),
+     T, 'model.config must consist of JSON types'),
+    (lambda: save_unet(altered, 'no'), V, 'model must have the parts that its config describes'),
+    (lambda: save_unet(TAUnet(**small), 'no', best={1, 2}), T, 'best must consist of JSON types'),
+]
+
+rows = dict(captions=captions, anatomy=anatomy, saving=saving)
 
 @pytest.mark.parametrize('call,error,says', [
     pytest.param(*row, id=f'{module} {i}: {row[2]}')

@@ -20,13 +20,11 @@ def _describe(model, extra):
     "What `config.json` will say, or an error if it could not rebuild `model`"
     kind = type(model)
     must(kind in MODELS.values(), f'be one of {", ".join(MODELS)}', TypeError, model=kind)
-    own = isinstance(model.config.get('n_classes'), nn.Module)
-    must(not own, 'not hold a module as n_classes: keep its state_dict', TypeError, model=kind)
     sizes = lambda m: {k: tuple(v.shape) for k,v in m.state_dict().items()}
     with torch.device('meta'): plain = kind(**model.config)
     same = sizes(plain) == sizes(model)
     must(same, 'have the parts that its config describes, or keep its state_dict', model=kind)
-    for k,v in extra.items():
+    for k,v in (('model.config', model.config), *extra.items()):
         try: json.dumps(v)
         except (TypeError, ValueError) as e:
             raise TypeError(f'{k} must consist of JSON types, got {v!r}: {e}') from None

@@ -67,7 +67,7 @@ sample = [
     (V, 'steps must be at least 1, got 0', dict(steps=0)),
     (V, 'guidance must be a number in (-inf, inf), got inf', dict(guidance=math.inf)),
     (V, 'seed must be at least 0, got -1', dict(seed=-1)),
-    (V, "sampler must be one of 'ddim', 'ddpm', got 'x'", dict(sampler='x')),
+    (V, "sampler must be one of 'ddpm', 'ddim', 'heun', 'dpm_solver', got 'x'", dict(sampler='x')),
     (V, 'out must be a file that ends in .png or .gif', dict(out='a.jpeg')),
     (V, 'out must be a file that ends in .png or .gif', dict(out='folder.png')),
     (V, 'out must be where it can be written', dict(out='file/a.png')),
@@ -105,7 +105,7 @@ commands = [
     (train_command, ['--data', '/nowhere/at/all'], '--data must be a folder or the name'),
     (sample_command, [], 'the following arguments are required: folder'),
     (sample_command, ['nowhere'], 'config.json is missing'),
-    (sample_command, ['model', '--sampler', 'x'], "--sampler must be one of 'ddim', 'ddpm'")]
+    (sample_command, ['model', '--sampler', 'x'], "--sampler must be one of 'ddpm', 'ddim', 'heun', 'dpm_solver'")]
 
 @pytest.mark.parametrize('command, argv, text', commands, ids=says(commands))
 def test_command(here, capsys, command, argv, text):

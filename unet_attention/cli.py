@@ -22,10 +22,10 @@ from .checks import count, divisible, must, one_of, real
 from .data import labels_of
 from .diffusion import TARGETS
 from .images import save_gif, show_images
-from .sampling import ddim, ddpm
+from .sampling import SAMPLERS
 from .saving import load_unet, read_config, save_unet
 from .sources import get_dls
-from .training import diffusion_learner
+from .training import Preview, diffusion_learner
 from .unet import ConditionalTAUnet, TAUnet, unet_plan
 
 # %% ../nbs/24_cli.ipynb #13e65731
@@ -89,11 +89,10 @@ class SaveUnet(Callback):
     after_fit = after_epoch
 
 # %% ../nbs/24_cli.ipynb #ac5f4240
-_SAMPLERS = dict(ddim=ddim, ddpm=ddpm)
-_WHOLE = dict(sz=1, n_train=1, epochs=1, bs=1, n=1, steps=1, seed=0)      # the least that is right
+_WHOLE = dict(sz=1, n_train=1, epochs=1, bs=1, n=1, steps=1, preview=0, seed=0)      # the least that is right
 _REAL = dict(lr='(0, inf)', guidance='(-inf, inf)', seed='[0, 1e18]',
              n='[1, 1e4]', steps='[1, 1e4]')
-_CHOICE = dict(target=TARGETS, sampler=_SAMPLERS)
+_CHOICE = dict(target=TARGETS, sampler=SAMPLERS)
 _LISTS = 'nfs', 'attention_heads', 'n_blocks'
 
 def _ints(**arg):
@@ -159,7 +158,7 @@ def _table(sz, nfs, attention_heads, n_blocks):
     return '\n'.join(''.join(f'{o:>9}' for o in row) for row in rows)
 
 # %% ../nbs/24_cli.ipynb #2400000a
-def _learner(data, out, plan, sz, target, seed, **kwargs):
+def _learner(data, out, plan, sz, target, seed, preview=0, **kwargs):
     "Images, the network that suits them, and a learner that saves it in the folder `out`"
     dls = get_dls(data, sz=sz, **kwargs)
     torch.manual_seed(seed)
@@ -168,6 +167,7 @@ def _learner(data, out, plan, sz, target, seed, **kwargs):
     extra = dict(data=Path(data).expanduser().resolve().name, sz=sz,
                  value_range=dls.value_range, classes=dls.train.dataset.vocab)
     cbs = [StopOnInterrupt(), SaveUnet(out, **extra), CSVLogger()]
+    if preview: cbs.append(Preview(every=preview, folder=out/'previews', n_steps=20))
     return diffusion_learner(dls, model, cbs=cbs, path=out)
 
 # %% ../nbs/24_cli.ipynb #748d46d4
@@ -177,7 +177,7 @@ def _generate(model, sz, n, steps, guidance, seed, classes=None, sampler='ddim')
     shape = (n if c is None else len(c), model.color_channels, sz, sz)
     if c is None: guidance = 1.
     g,device = torch.Generator().manual_seed(seed),next(model.parameters()).device
-    return _SAMPLERS[sampler](model, shape, device, steps, c=c, guidance=guidance, generator=g)
+    return SAMPLERS[sampler](model, shape, device, steps, c=c, guidance=guidance, generator=g)
 
 def _write(x, x_0s, file, value_range, rows=None, title=None):
     "A sheet of images, or their animation if the name of the file ends in .gif"
@@ -229,6 +229,7 @@ def train_model(
     n:int=8, # Images to sample, of each class if there are classes
     steps:int=50, # Steps of the sampler
     guidance:float=2., # Guidance scale: 1 follows the class as learned, more exaggerates it
+    preview:int=0, # Epochs from one sheet of samples to the next while training; 0 for none
     seed:int=42, # Of the first weights, the batches and the samples
 ) -> Path: # The folder with the model, its samples and its losses
     "Train a class-conditional attention U-Net and sample from it. Ctrl-C ends training early."
@@ -238,7 +239,7 @@ def train_model(
     if epochs is None: epochs = 4 if data == 'shapes' else 3
     if n_train is None and data == 'shapes': n_train = 6400
     label_key = {'': None, 'False': False}.get(label_key, label_key)
-    learn = _learner(data, out, plan, sz, target, seed, bs=bs, n_train=n_train,
+    learn = _learner(data, out, plan, sz, target, seed, preview, bs=bs, n_train=n_train,
                      path=path or None, image_key=image_key or None, label_key=label_key)
     print(_table(sz, **plan), _summary(learn, epochs), sep='\n', flush=True)
     _fit(learn, out, epochs, lr)
@@ -282,7 +283,7 @@ def sample_model(
     n:int=8, # Images to sample, of each class if there are classes
     steps:int=50, # Steps of the sampler
     guidance:float=2., # Guidance scale: 1 follows the class as learned, more exaggerates it
-    sampler:str='ddim', # ddim (fast) or ddpm (ancestral)
+    sampler:str='ddim', # ddpm, ddim, heun or dpm_solver
     seed:int=0, # Of the starting noise
     out:str='' # Picture to write, .png, or .gif for an animation; FOLDER/generated.png if not given
 ) -> Path: # The picture

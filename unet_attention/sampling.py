@@ -236,6 +236,7 @@ def heun(
     sz:tuple, # Shape of the samples, `(b, c, h, w)`
     device:str|torch.device='cpu', # Where to sample; as it stands, where the model is
     n_steps:int=25, # Steps, at least 1; two evaluations each, one in the last
+    times='karras', # A name in `TIMES`, or `n_steps + 1` numbers, falling to 0
     **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`; every step's prediction of them
     "Heun's method of second order (Karras et al. 2022, algorithm 1, without added noise)"
@@ -245,7 +246,7 @@ def heun(
         _,eps_s = predict(x_s, s)
         dr = s.sigma/s.alpha - t.sigma/t.alpha
         return s.alpha*(x_t/t.alpha + dr*(eps + eps_s)/2)
-    return sample(step, model, sz, device, n_steps, **kwargs)
+    return sample(step, model, sz, device, n_steps, times=times, **kwargs)
 
 # %% ../nbs/05_sampling.ipynb #85fe8da7
 @delegates(sample)
@@ -254,6 +255,7 @@ def dpm_solver(
     sz:tuple, # Shape of the samples, `(b, c, h, w)`
     device:str|torch.device='cpu', # Where to sample; as it stands, where the model is
     n_steps:int=20, # Steps, at least 1
+    times='karras', # A name in `TIMES`, or `n_steps + 1` numbers, falling to 0
     **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`; every step's prediction of them
     "DPM-Solver++ of second order, multistep (Lu et al. 2022, algorithm 2)"
@@ -264,7 +266,7 @@ def dpm_solver(
             u,x_0_u = past
             D = x_0 + (x_0 - x_0_u)*h/(lam(t) - lam(u))/2
         return s.sigma/t.sigma*x_t - s.alpha*math.expm1(-h)*D
-    return sample(step, model, sz, device, n_steps, **kwargs)
+    return sample(step, model, sz, device, n_steps, times=times, **kwargs)
 
 # %% ../nbs/05_sampling.ipynb #ec9588dd
 SAMPLERS = dict(ddpm=ddpm, ddim=ddim, heun=heun, dpm_solver=dpm_solver)

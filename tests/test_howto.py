@@ -1,0 +1,45 @@
+"What the README and the how-to pages tell their readers to run"
+import os, re
+from pathlib import Path
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+
+@pytest.mark.parametrize('name', sorted(f.stem for f in (root/'docs/howto').glob('*.md')))
+def test_howto_runs(name, tmp_path, monkeypatch):
+    "The code of each how-to page runs from top to bottom, with a small model and one epoch"
+    import matplotlib, torch
+    from fastai.callback.schedule import Learner         # this gives it `fit_one_cycle`
+    from PIL import Image
+    from unet_attention.saving import save_unet
+    from unet_attention.shapes import SHAPE_CLASSES
+    from unet_attention.unet import ConditionalTAUnet
+    matplotlib.use('Agg')
+    monkeypatch.chdir(tmp_path)
+    for k,colour in dict(cats='red', dogs='blue').items():
+        (tmp_path/'my_photos'/k).mkdir(parents=True)
+        for i in range(12): Image.new('RGB', (40, 36), colour).save(tmp_path/f'my_photos/{k}/{i}.png')
+    model = ConditionalTAUnet(12, nfs=(8,16), attention_heads=(0,2), n_blocks=(1,1))
+    save_unet(model, 'runs/shapes', classes=SHAPE_CLASSES, sz=32, data='shapes')
+    cycle = Learner.fit_one_cycle
+    monkeypatch.setattr(Learner, 'fit_one_cycle', lambda self, n, *a, **k: cycle(self, 1, *a, **k))
+    code = re.findall(r'^```python\n(.*?)^```', (root/f'docs/howto/{name}.md').read_text(encoding='utf-8'), re.M|re.S)
+    assert code
+    torch.manual_seed(0)
+    ns = {}
+    for c in code: exec(compile(c, f'{name}.md', 'exec'), ns)
+
+def test_readme_runs(tmp_path, monkeypatch):
+    "The ten lines of the README run as they stand, on a few images and for one epoch"
+    import matplotlib, unet_attention.all as every
+    from fastai.learner import Learner
+    if not os.environ.get('FASHION_MNIST_PATH'): pytest.skip('FASHION_MNIST_PATH is not set')
+    matplotlib.use('Agg')
+    monkeypatch.chdir(tmp_path)
+    dls,cycle,find = every.get_fashion_dls,Learner.fit_one_cycle,Learner.lr_find
+    monkeypatch.setattr(every, 'get_fashion_dls', lambda bs: dls(bs, n_train=64, n_valid=32))
+    monkeypatch.setattr(Learner, 'fit_one_cycle', lambda self, n, lr: cycle(self, 1, lr))
+    monkeypatch.setattr(Learner, 'lr_find', lambda self: find(self, num_it=20, show_plot=False))
+    code, = re.findall(r'^```python\n(.*?)^```', (root/'README.md').read_text(encoding='utf-8'), re.M|re.S)
+    exec(compile(code.replace('n_steps=100', 'n_steps=3'), 'README.md', 'exec'), {})
+    assert {'clothes.png', 'clothes'} <= {f.name for f in tmp_path.iterdir()}

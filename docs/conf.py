@@ -1,39 +1,34 @@
-"Sphinx's settings; `tools/docs` runs it"
-import os, sys
-from pathlib import Path
-root = Path(os.environ['SITE_ROOT'])
-sys.path.insert(0, str(root/'docs'))
-import site_ext
-from pages import Site
+"Sphinx's settings; `tools/docs` runs it, and has made `site`"
+from site_ext import site
 
-site_ext.site = site = Site(root)
-site.outside = site_ext.Outside()
+docs = site.root/'docs'
 project,author,version = site.lib,site.cfg['author'],site.cfg['version']
-copyright = f'{author}, Apache-2.0'
-extensions = ['myst_nb', 'site_ext', 'sphinx_copybutton', 'sphinx.ext.mathjax']
-exclude_patterns = ['**.ipynb_checkpoints', '_static']
+copyright = f'{author}, {site.cfg["license"]}'
+extensions = [f'sphinx.ext.{o}' for o in ('autodoc', 'intersphinx', 'mathjax', 'viewcode')]
+extensions += ['myst_nb', 'sphinx_copybutton', 'sphinx_design', 'sphinxext.opengraph', 'site_ext']
 nb_execution_mode,nb_merge_streams,nb_output_stderr = 'off',True,'remove'
-nb_ipywidgets_js = {}                                     # nothing from elsewhere
-nb_mime_priority_overrides = [('html', 'text/plain', 200)]
-myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'fieldlist', 'alert', 'deflist', 'html_image', 'attrs_inline']
-myst_heading_anchors = 4
-add_module_names = False
-toc_object_entries = False
+nb_ipywidgets_js,nb_mime_priority_overrides = {},[('html', 'text/plain', 200)]           # nothing from elsewhere
+myst_enable_extensions,myst_heading_anchors = 'dollarmath amsmath colon_fence attrs_block alert html_image'.split(),4
+autodoc_typehints_format,autodoc_member_order = 'short','bysource'
+add_module_names = toc_object_entries = False
 python_maximum_signature_line_length = 78
-python_display_short_literal_types = True
+python_display_short_literal_types = viewcode_line_numbers = True
+intersphinx_mapping = site.inventories
 # formulas: MathJax as it is in the package `sphinx-mathjax-offline`, copied by tools/docs
 mathjax_path = 'mathjax/tex-chtml.js'
-mathjax3_config = dict(options=dict(enableMenu=False), chtml=dict(mtextInheritFont=True), tex=dict(macros={}))
-html_theme,html_title,html_baseurl = 'furo',site.lib,site.home
-html_short_title = site.lib
-html_static_path = [str(root/'docs/_static')]
-html_css_files,html_js_files = ['site.css'],['site.js']
-html_show_sphinx = html_copy_source = html_show_sourcelink = False
-html_favicon = str(root/'docs/_static/icon.svg')
+mathjax3_config = dict(options=dict(enableMenu=False), chtml=dict(mtextInheritFont=True))
+# pages
+html_theme,html_title,html_baseurl = 'furo',f'{site.lib} {version}',site.home
+html_static_path,html_css_files,html_js_files = [str(docs/'_static')],['site.css'],['site.js']
+html_favicon = str(docs/'_static/icon.svg')
+html_show_sphinx = html_copy_source = html_show_sourcelink = html_use_index = html_domain_indices = False
+blue,light = '#0b5c8a','#7cc7f2'
 html_theme_options = dict(
-    light_css_variables={'color-brand-primary': '#0b5c8a', 'color-brand-content': '#0b5c8a', 'color-brand-visited': '#5b3a8a'},
-    dark_css_variables={'color-brand-primary': '#7cc7f2', 'color-brand-content': '#7cc7f2', 'color-brand-visited': '#c3a6f5'},
-    footer_icons=[dict(name='GitHub', url=site.repo, html='GitHub', **{'class': ''})], top_of_page_buttons=[])
-html_use_index = html_domain_indices = False
-copybutton_exclude = '.linenos, .gp, .go'
-suppress_warnings = ['mystnb.unknown_mime_type']
+    light_css_variables={'color-brand-primary': blue, 'color-brand-content': blue, 'color-brand-visited': '#5b3a8a'},
+    dark_css_variables={'color-brand-primary': light, 'color-brand-content': light, 'color-brand-visited': '#c3a6f5'},
+    footer_icons=[dict(name='GitHub', url=site.repo, html='GitHub', **{'class': ''})]*bool(site.repo), top_of_page_buttons=[])
+# what a link to a page shows elsewhere
+ogp_site_url,ogp_image,ogp_site_name = site.home,'images/card.png',site.lib
+ogp_image_alt = 'Photographs of clothes and coloured shapes that networks of this book generated'
+ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image" />']
+ogp_enable_meta_description = True

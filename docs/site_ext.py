@@ -1,316 +1,235 @@
-"""The site's own Sphinx extension: heads of pages, links from backticked names, the glossary's first uses, lines of code
-beside the paper they implement."""
-import ast, html, re
-from importlib.metadata import PackageNotFoundError, distribution
+"""The site's own Sphinx extension: the sources that Sphinx reads, written from notebooks and modules; links from backticked
+names and words of the glossary; fastcore's docments in the reference; plain text beside each notebook."""
+import ast, base64, inspect, re, shutil, textwrap, zlib
+from configparser import ConfigParser
+from importlib import import_module
+from pathlib import Path
 from docutils import nodes
-from docutils.parsers.rst import directives
-from sphinx.addnodes import pending_xref
-from sphinx.errors import ExtensionError
-from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective
-from sphinx.util.nodes import make_id
-from api import span
+from fastcore.docments import docments
+from PIL import Image, ImageOps
+from sphinx.ext.intersphinx import InventoryAdapter
+from sphinx.pycode import ModuleAnalyzer
+from book import Book, notebooks, parsed
 
-log = logging.getLogger(__name__)
-site = None     # what `conf.py` knows: package, books, addresses
+site = None        # `tools/docs` makes it
 
-def raw(s): return nodes.raw('', s, format='html')
-def slug(s): return re.sub(r'[^a-z0-9]+', '-', s.lower()).strip('-')
-def links(*pairs, cls='page-links'):
-    return raw(f'<p class="{cls}">' + ''.join(f'<a href="{html.escape(u)}"{x}>{t}</a>' for t,u,x in pairs) + '</p>')
+class Site:
+    "Settings, modules with their public names, notebooks, the glossary's words"
+    def __init__(self, root):
+        self.root,self.inventories,ini = Path(root),{},ConfigParser(delimiters=['='], interpolation=None)
+        ini.read(self.root/'settings.ini', encoding='utf-8')
+        self.cfg,self.published = ini['DEFAULT'],ini['DEFAULT'].getboolean('published')
+        self.lib,at = self.cfg['lib_name'],f"{self.cfg['user']}/{self.cfg['lib_name']}"
+        self.repo = f'https://github.com/{at}' if self.published else ''
+        self.home = f"https://{self.cfg['user']}.github.io/{self.lib}/" if self.published else ''
+        colab = f"https://colab.research.google.com/github/{at}/blob/{self.cfg['branch']}/nbs/" if self.published else ''
+        order = re.findall(rf'^from {self.lib}\.(\w+) import', self.read(f'{self.lib}/all.py'), re.M)
+        self.modules = {m: import_module(f'{self.lib}.{m}') for m in order}
+        names = {m: mod.__all__ for m,mod in self.modules.items()}
+        self.books = [Book(self.root/'nbs'/f, self.root/'nbs', names, colab) for f in notebooks(self.root/'nbs')]
+        glossary = re.search(r'{glossary}\n(.*?)\n````', self.read('docs/glossary.md'), re.S)[1]
+        self.terms = {t: re.search(r'→ {doc}`(\S+)`', e)[1] for e in glossary.split('\n\n') for t in re.findall(r'^\S.*', e, re.M)}
 
-# ---- directives -------------------------------------------------------------------------------------------------------
-class PageHead(SphinxDirective):
-    "Under the title of a notebook: its one-line description, and where to run, see and download it"
-    required_arguments,has_content = 1,True
-    def run(self):
-        rel = self.arguments[0]
-        stem = rel.rsplit('/', 1)[-1][:-6]
-        bar = links(('Open in Colab', site.colab(rel), ''), ('View on GitHub', site.blob(f'nbs/{rel}'), ''),
-                    ('Download notebook', f'{stem}.ipynb', ' download'), ('Plain text', f'{stem}.md', ''))
-        p = nodes.container(classes=['lead'])
-        self.state.nested_parse(self.content, self.content_offset, p)
-        return [p, bar]
+    def read(self, path): return (self.root/path).read_text(encoding='utf-8')
+    def picture(self, doc, pattern):
+        "The last picture that a cell of a notebook whose code matches `pattern` drew"
+        return next(d for b in self.books if b.doc == doc for code,d in reversed(b.figures) if re.search(pattern, code))
 
-class PageSource(SphinxDirective):
-    "Under the title of any other page: where its text is"
-    required_arguments = 1
-    def run(self): return [links(('View on GitHub', site.blob(self.arguments[0]), ''))]
+# ---- what Sphinx reads ------------------------------------------------------------------------------------------------
+HOME = {'clothes.png': ('tutorials/02_fashion_classes', r'row_titles=dls\.vocab'),
+        'predictions.png': ('tutorials/01_fashion', r'history\.flatten')}
 
-class Anchors(SphinxDirective):
-    "A place to jump to before the cell that defines some names"
-    required_arguments,final_argument_whitespace = 1,True
-    def run(self):
-        t = nodes.target('', '', ids=[f'def-{n}' for n in self.arguments[0].split()], classes=['def'])
-        return [nodes.paragraph('', '', t, classes=['anchors'])]
+def stage(site, to):
+    "Write all that Sphinx reads to the folder `to`"
+    skip = shutil.ignore_patterns('*.py', '__pycache__', '_static', 'inventories', '*.ipynb', '.ipynb_checkpoints')
+    for src in ('docs', 'nbs'): shutil.copytree(site.root/src, to, ignore=skip, dirs_exist_ok=True)
+    shutil.copytree(site.root/site.lib, to/site.lib, ignore=shutil.ignore_patterns('__pycache__'))
+    def write(name, s): (to/name).parent.mkdir(exist_ok=True); (to/name).write_text(s, encoding='utf-8')
+    for b in site.books: b.save(to, '')
+    for name,where in HOME.items(): (to/'images'/name).write_bytes(base64.b64decode(site.picture(*where)['image/png']))
+    card(to/'images')
+    for m,mod in site.modules.items(): write(f'reference/{m}.md', reference(site, m, mod))
+    write('reference/index.md', '# Reference\n\nEvery public name, by module. '
+          f'`from {site.lib}.all import *` brings all of them, `from {site.lib}.unet import TAUnet` one, and with it only torch.\n\n'
+          + '\n\n'.join(f'[**{m}**]({m}.md): ' + ' · '.join(f'`{n}`' for n in mod.__all__) for m,mod in site.modules.items())
+          + '\n\n```{toctree}\n:hidden:\n\n' + '\n'.join(site.modules) + '\n```\n')
+    for name,src in dict(contributing='CONTRIBUTING.md', benchmarks='benchmarks/README.md').items(): write(f'{name}.md', outward(site, src))
+    def toc(part): return '\n'.join(b.doc if part == 'tutorials' else f"{int(b.rel.name[:2])} · {b.title.replace('`', '')} <{b.doc}>"
+                                    for b in site.books if b.part == part)
+    for f in (site.root/'docs/inventories').glob('*.txt'):       # the first line says where the pages are
+        url,_,rest = f.read_text(encoding='utf-8').partition('\n')
+        head = f'# Sphinx inventory version 2\n# Project: {f.stem}\n# Version: \n# compressed using zlib\n'
+        (to/f'{f.stem}.inv').write_bytes(head.encode() + zlib.compress(rest.encode()))
+        site.inventories[f.stem] = url,f'{f.stem}.inv'
+    fill = dict(BOOK=toc('book'), TUTORIALS=toc('tutorials'), APPENDICES=toc('appendices'), VERSION=site.cfg['version'], CITED=cited(site),
+                CLONE=f'git clone {site.repo}\ncd {site.lib}\n' if site.repo else '')
+    for f in (f for d in ('.', 'howto') for f in (to/d).glob('*.md')):
+        f.write_text(re.sub(r'@([A-Z]+)@', lambda m: fill[m[1]], f.read_text(encoding='utf-8')), encoding='utf-8')
 
-class Defined(SphinxDirective):
-    "After the cell that defines some names: their entries in the reference, and their lines in the repository"
-    required_arguments,final_argument_whitespace = 1,True
-    def run(self):
-        p = nodes.paragraph('', 'In the reference: ', classes=['defined'])
-        names = [site.pkg.flat[n] for n in self.arguments[0].split()]
-        for i,n in enumerate(names):
-            if i: p += nodes.Text(', ')
-            p += nodes.literal(n.name, n.name)
-        p += nodes.Text('. Source: ')
-        for i,n in enumerate(names):
-            if i: p += nodes.Text(', ')
-            p += nodes.reference('', span(n.lines) if i else f'{n.module}.py, {span(n.lines)}', refuri=site.blob(f'{site.lib}/{n.module}.py', n.lines), internal=False)
-        return [p]
+def card(images):
+    "The picture that a link to the site shows elsewhere: samples, as the notebooks have them"
+    im = Image.new('RGB', (1200, 630), 'white')
+    for x,name in {20: 'clothes.png', 620: 'shapes.png'}.items():
+        im.paste(ImageOps.pad(Image.open(images/name).convert('RGB'), (560, 590), color='white'), (x, 20))
+    im.save(images/'card.png')
 
-class Lines(SphinxDirective):
-    "Lines of the package, found by name: whole definitions, or from one pattern to another within them"
-    required_arguments,has_content = 1,True
-    option_spec = {'from': directives.unchanged, 'to': directives.unchanged}
-    def run(self):
-        try: m,a,b = site.pkg.find(self.arguments[0])
-        except KeyError as e: raise self.error(f'lines: {e.args[0]}')
-        src = list(enumerate(m.text.splitlines(), 1))[a-1:b]
-        for opt in ('from', 'to'):
-            if opt in self.options:
-                pat = self.options[opt]
-                hit = next((i for i,l in src if re.search(pat, l)), None)
-                if hit is None: raise self.error(f'lines: no line of {self.arguments[0]} matches {pat!r}')
-                src = [(i,l) for i,l in src if (i >= hit if opt == 'from' else i <= hit)]
-        a,b = src[0][0],src[-1][0]
-        indent = min(len(l) - len(l.lstrip()) for _,l in src if l.strip())
-        code = '\n'.join(l[indent:] for _,l in src)
-        name = '.'.join(self.arguments[0].split('.')[1:])
-        cap = nodes.paragraph('', '', nodes.literal(name, name), nodes.Text(' in '),
-            nodes.reference('', f'{m.name}.py, {span((a, b))}', refuri=site.blob(f'{site.lib}/{m.name}.py', (a, b)), internal=False), classes=['lines-caption'])
-        return [nodes.container('', cap, nodes.literal_block(code, code, language='python'), classes=['lines'])]
+def outward(site, src):
+    "A page that stands in the repository: its links to notebooks lead to their pages, others to the repository, once there is one"
+    s = re.sub(r'<!--.*?-->\n?', '', site.read(src), flags=re.S)
+    def link(m):
+        if m[2].startswith('nbs/'): return f'[{m[1]}]({m[2][4:]})'
+        return f"[{m[1]}]({site.repo}/blob/{site.cfg['branch']}/{m[2]})" if site.repo else m[1]
+    return re.sub(r'\[([^\]]+)\]\((?!https?:|#|mailto:)([^)]+)\)', link, s)
 
-class Beside(SphinxDirective):
-    "Two columns: everything but code on the left, `lines` on the right"
-    has_content = True
-    def run(self):
-        box = nodes.container(classes=['beside'])
-        left,right = nodes.container(classes=['beside-paper']),nodes.container(classes=['beside-code'])
-        tmp = nodes.container()
-        self.state.nested_parse(self.content, self.content_offset, tmp)
-        for o in tmp.children: (right if isinstance(o, nodes.container) and 'lines' in o['classes'] else left).append(o)
-        box += [left, right]
-        return [box]
+def cited(site):
+    "Every paper that a notebook links to, with the notebooks that do"
+    rows = {}
+    for b in site.books:
+        for label,url in re.findall(r'\[([^\]]*\d{4}[^\]]*)\]\((https://arxiv\.org/abs/[\w./-]+)\)', b.twin):
+            rows.setdefault(url, (label.replace(',', ''), {}))[1][f'{{doc}}`{b.doc}`'] = 1
+    return '\n'.join(f'- [{label}]({url}): {", ".join(where)}' for url,(label,where) in sorted(rows.items(), key=lambda o: o[1][0]))
 
-class Term(SphinxDirective):
-    "A word or symbol of the glossary: `match` says how it looks where the book first uses it"
-    required_arguments,final_argument_whitespace,has_content = 1,True,True
-    option_spec = {'match': directives.unchanged_required}
-    def run(self):
-        if 'match' not in self.options: raise self.error('term: say how it is written in the book, by :match:')
-        word = self.arguments[0]
-        key = slug(re.sub(r'\\bar', 'bar ', word))
-        box = nodes.container(classes=['term'], ids=[f'term-{key}'])
-        head = nodes.paragraph(classes=['term-head'])
-        for i,part in enumerate(re.split(r'\$(.+?)\$', word)):
-            if part: head += nodes.math(part, part) if i%2 else nodes.Text(part)
-        body = nodes.container(classes=['term-body'])
-        self.state.nested_parse(self.content, self.content_offset, body)
-        where = nodes.paragraph('', '', classes=['term-first'], term=key)
-        box += [head, body, where]
-        terms = self.env.__dict__.setdefault('site_terms', {})
-        if key in terms: raise self.error(f'term: {word} is in the glossary twice')
-        terms[key] = dict(match=[o.strip() for o in re.split(r'\s\|\s', self.options['match'])], word=word, doc=self.env.docname)
-        return [box]
+# ---- the reference ----------------------------------------------------------------------------------------------------
+def reference(site, m, mod):
+    "The page of a module, as autodoc reads it"
+    b = next(b for b in site.books if b.module == m)
+    out = [f'# {m}', '', f'{mod.__doc__}. From {{doc}}`/{b.doc}`.', '', '```{eval-rst}']
+    options = dict(data=['   :no-value:'], function=[], **{'class': ['   :members:', '   :show-inheritance:']})
+    for n in mod.__all__:
+        kind = 'class' if re.search(rf'^class {n}\b', site.read(f'{site.lib}/{m}.py'), re.M) else 'function' if inspect.isfunction(getattr(mod, n)) else 'data'
+        out += [f'.. auto{kind}:: {mod.__name__}.{n}', *options[kind], '']
+    return '\n'.join([*out, '```\n'])
 
-class Cited(SphinxDirective):
-    "Every paper that a notebook links to, with the sections that do"
-    def run(self):
-        rows = {}
-        for b in site.books:
-            head,n = b.title,0
-            for c in b.cells:
-                if c['cell_type'] != 'markdown': continue
-                for l in c['source'].splitlines():
-                    if m := re.match(r'#+ (.+)', l): head = m[1].replace('`', '')
-                    for t,u in re.findall(r'\[([^\]]+)\]\((https://arxiv\.org/abs/[\w./-]+)\)', l):
-                        r = rows.setdefault(u, [[], []])
-                        if re.search(r'\d{4}', t): r[0].append(t.replace(',', ''))
-                        if (b.doc, b.title) not in r[1]: r[1].append((b.doc, b.title))
-        ul = nodes.bullet_list()
-        for u,(labels,where) in sorted(rows.items(), key=lambda o: (o[1][0] or [o[0]])[0]):
-            p = nodes.paragraph('', '', nodes.reference('', (labels or [u])[0], refuri=u, internal=False), nodes.Text(': '))
-            for i,(doc,title) in enumerate(where):
-                if i: p += nodes.Text(', ')
-                p += nodes.reference('', title.replace('`', ''), refuri=doc + '.html', internal=True, classes=['to-doc'])
-            ul += nodes.list_item('', p)
-        text = '\n'.join(c['source'] for b in site.books for c in b.cells)
-        for label in set(re.findall(r'\[([^\]]+)\]\(https://arxiv', (site.root/'docs/papers.md').read_text(encoding='utf-8'))):
-            if label not in text: log.warning(f'papers.md has {label}, which no notebook names', location=self.get_location())
-        return [ul]
+def rst(s):
+    "Markdown of a docstring as reStructuredText"
+    s = re.sub(r'`([^`]+)`', r'``\1``\\ ', s.replace('*', r'\*')) if '``' not in s else s
+    return re.sub(r'\$([^$]+)\$', r':math:`\1`\\ ', s)
 
-class Everything(SphinxDirective):
-    "All public names by module, in short"
-    def run(self):
-        out = []
-        for m,ns in site.pkg.names.items():
-            p = nodes.paragraph('', '', nodes.strong('', f'{m}: '))
-            for i,n in enumerate(ns):
-                if i: p += nodes.Text(' · ')
-                p += nodes.literal(n.name, n.name)
-            out.append(p)
-        return [nodes.container('', *out, classes=['all-names'])]
+CHECKS = dict(count=lambda least=1: f'at least {least}', counts=lambda least=1: f'each at least {least}', within=lambda ends: f'in {ends}',
+              real=lambda ends='(-inf, inf)': f'in {ends}', one_of=lambda options: 'one of ' + ', '.join(map(repr, options)))
 
-# ---- backticked names -------------------------------------------------------------------------------------------------
-class Outside:
-    "Where names of torch, fastai and fastcore are documented"
-    def __init__(self):
-        self.urls,self.short,self.modules = {},{},{}
-        for lib in ('fastai', 'fastcore'):
-            try: text = distribution(lib).locate_file(f'{lib}/_modidx.py').read_text(encoding='utf-8')
-            except (PackageNotFoundError, FileNotFoundError): raise ExtensionError(f'{lib} is not installed, so names cannot be linked to its pages')
-            d = ast.literal_eval(text.split('d = ', 1)[1])
-            host = d['settings']['doc_host'] + d['settings'].get('doc_baseurl', '/').rstrip('/') + '/'
-            for mod,syms in d['syms'].items():
-                for full,(page,_) in syms.items():
-                    self.modules[mod] = host + page.partition('#')[0]
-                    self.urls[full] = host + page
-                    self.short.setdefault((lib, full[len(mod)+1:]), set()).add(full)
+def declared(f):
+    "What a function's own calls of `checks` say of its parameters"
+    out = {}
+    for o in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(f)))):
+        if not (isinstance(o, ast.Call) and getattr(o.func, 'id', '') in CHECKS): continue
+        try: what = CHECKS[o.func.id](*[eval(ast.unparse(a), f.__globals__) for a in o.args])
+        except Exception: continue                                   # it depends on what is known only when it is called
+        out |= {k.arg: what for k in o.keywords if isinstance(k.value, ast.Name) and k.value.id == k.arg}
+    return out
 
-    def torch(self, full):
-        "The page of a public class or function of torch, which has the name of the object"
-        parts = full.split('.')
-        if any(p.startswith('_') for p in parts) or 'modules' in parts: return
-        if re.fullmatch(r'torch\.nn\.functional\.[a-z]\w+', full) or re.fullmatch(r'torch\.nn\.[A-Z]\w+', full) \
-           or re.fullmatch(r'torch\.Tensor\.[a-z]\w+', full) or re.fullmatch(r'torch\.[a-z]\w+', full) and parts[1] in TORCH:
-            return f'https://docs.pytorch.org/docs/stable/generated/{full}.html'
-        if full in ('torch.Tensor',): return 'https://docs.pytorch.org/docs/stable/tensors.html'
+def document(app, what, name, obj, options, lines):
+    "A docstring in Markdown, docments, what is checked, and the book's first demonstration, as reStructuredText"
+    lines[:] = [rst(l) for l in lines]
+    short = name.removeprefix(f'{site.lib}.').split('.', 1)[1]
+    f = vars(obj).get('__init__') if what == 'class' else obj
+    if what == 'data': lines[:] = value(name)
+    if inspect.isfunction(f):
+        said,must = docments(f),declared(f)
+        for p in [p for p in said if p[0] != '_' and p not in ('self', 'return')]:
+            doc = '; '.join(o for o in (said[p], must.get(p)) if o)
+            if doc: lines += ['', f':param {p}: {rst(doc)}']
+        if said.get('return'): lines += ['', f':returns: {rst(said["return"])}']
+    if '.' not in short: lines += ['', *example(site, name, short)]
 
-    def fast(self, lib, name):
-        "The page of a name of fastai or fastcore that only one of their modules defines"
-        full = self.short.get((lib, name), ())
-        return self.urls[next(iter(full))] if len(full) == 1 else None
-
-# functions of the `torch` namespace that prose may name; others stay unlinked, since not all have a page of this form
-TORCH = set('cat chunk compile einsum lerp linspace manual_seed no_grad inference_mode rand randn randn_like randperm save load stack cdist '
-            'where zeros ones full empty arange as_tensor from_numpy matmul bmm set_grad_enabled compile'.split())
-
-def outside_link(name, imports):
-    "The address of a name that is not ours, or nothing if there is any doubt"
-    o = site.outside
-    root,_,rest = name.partition('.')
-    std = {'torch': 'torch', 'nn': 'torch.nn', 'F': 'torch.nn.functional', 'fastai': 'fastai', 'fastcore': 'fastcore'}
-    alias = imports.get(root) if isinstance(imports.get(root), str) else std.get(root)
-    full = name
-    if rest and alias: full = f'{alias}.{rest}'
-    elif not rest and isinstance(imports.get(name), str): full = imports[name]
-    elif not rest:
-        used = {u for u in imports.get('used', ()) if u.rsplit('.', 1)[-1] == name}
-        if len(used) == 1: full = used.pop()
-    if full.startswith('torch.'): return o.torch(full)
-    lib,_,last = full.partition('.')
-    if lib in ('fastai', 'fastcore') and last:
-        if full == name: return o.urls.get(full) or o.modules.get(full)         # written out in full
-        short = full.split('.')[-1]                                             # imported, perhaps from where it is only passed on
-        return o.urls.get(full) or o.fast(lib, short) or (o.fast('fastcore', short) if lib == 'fastai' else None)
-    if root == 'learn' and rest: return o.fast('fastai', f'Learner.{rest}')
-    if re.fullmatch(r'[A-Z]\w*[a-z]\w*(\.\w+)?', name):                    # a class: fastai's if it has one of that name
-        return o.fast('fastai', name)
-    if '_' in name and not rest: return o.fast('fastai', f'Learner.{name}')
-    stars = [m for m in imports.get('*', []) if m.split('.')[0] in ('fastai', 'fastcore')]
-    if stars and '_' in name: return o.urls.get(next((f'{m}.{name}' for m in stars if f'{m}.{name}' in o.urls), ''))
-
-def own(name):
-    "Our public name that `name` stands for: itself, with its module, or a method that only one class has"
-    name = re.sub(rf'^{site.lib}\.', '', re.sub(r'\(.*\)$', '', name, flags=re.S))
-    flat = site.pkg.flat
-    if name in flat: return flat[name]
-    mod,_,rest = name.partition('.')
-    if mod in site.pkg.modules and rest in flat: return flat[rest]
-    if re.fullmatch(r'[a-z]\w*_\w+', name):
-        hits = [n for k,n in flat.items() if k.endswith(f'.{name}')]
-        if len(hits) == 1: return hits[0]
-
-def uri(app, frm, to, anchor=''):
-    return app.builder.get_relative_uri(frm, to) + (f'#{anchor}' if anchor else '')
-
-def link_literals(app, doctree, docname):
-    book = next((b for b in site.books if b.doc == docname), None)
-    imports = book.imports if book else {}
-    for lit in list(doctree.findall(nodes.literal)):
-        if lit.get('classes') and 'code' not in lit['classes']: continue
-        up,skip = lit.parent,False
-        while up is not None:
-            if isinstance(up, (nodes.reference, nodes.title)) or up.tagname in ('desc_signature',): skip = True; break
-            up = up.parent
-        name = lit.astext()
-        if skip or not re.fullmatch(r'[A-Za-z_][\w.]*(\(\))?', name): continue
-        bare = name.removesuffix('()')
-        if n := own(bare):
-            if docname == 'reference' and entry_of(lit) == n.full: continue
-            ref = nodes.reference('', '', refuri=uri(app, docname, 'reference', n.full), internal=True, classes=['name'], reftitle=n.full)
-        elif u := outside_link(bare, imports): ref = nodes.reference('', '', refuri=u, internal=False, classes=['name', 'outside'])
-        else: continue
-        lit.replace_self(ref)
-        ref += lit
-        site.linked.append((docname, name, ref['refuri']))
-
-def entry_of(node):
-    "The reference entry that a node stands in"
-    while node is not None:
-        if node.tagname == 'desc':
-            ids = node.children[0].get('ids')
-            return ids[0] if ids else None
-        node = node.parent
-
-# ---- glossary ---------------------------------------------------------------------------------------------------------
-def first_match(doctree, match):
-    "The first node, and the place in it, where one of the ways to write a term stands"
-    for node in doctree.findall(lambda n: isinstance(n, (nodes.Text, nodes.math))):
-        up,bad = node.parent,False
-        while up is not None:
-            if isinstance(up, (nodes.title, nodes.reference, pending_xref, nodes.literal_block, nodes.raw)) or {'page-links', 'lead', 'defined'} & set(up.get('classes', [])): bad = True; break
-            up = up.parent
-        if bad: continue
-        for m in match:
-            if m.startswith('$'):
-                if isinstance(node, nodes.math) and re.search(m.strip('$'), node.astext()): return node,None
-            elif m.startswith('`'):
-                if isinstance(node, nodes.Text) and isinstance(node.parent, nodes.literal) and node.astext() == m.strip('`'): return node.parent,None
-            elif isinstance(node, nodes.Text) and not isinstance(node.parent, (nodes.literal, nodes.math)):
-                if hit := re.search(rf'\b{m}\b', node.astext(), re.I): return node,hit.span()
-    return None
-
-def find_first_uses(app, env):
-    terms = env.__dict__.get('site_terms', {})
-    env.site_first = {}
-    trees = {b.doc: env.get_doctree(b.doc) for b in site.books if b.doc in env.found_docs}
-    for key,t in terms.items():
-        doc = next((d for d,tree in trees.items() if first_match(tree, t['match'])), None)
-        if doc is None: log.warning(f"the glossary has “{t['word']}”, which no notebook uses as any of {t['match']}")
-        else: env.site_first[key] = doc
+def value(name):
+    "What a constant is: the comment at its line, and its value as the source has it, if that is short"
+    mod,_,name = name.rpartition('.')
+    text = inspect.getsource(import_module(mod))
+    for o in parsed(text):
+        if isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', '') == name:
+            said = text.splitlines()[o.lineno-1].partition('# ')[2]
+            return [rst(said)] + ['', '.. code-block:: python', '', f'   {ast.unparse(o)}']*(len(ast.unparse(o)) < 160)
     return []
 
-def mark_terms(app, doctree, docname):
-    env = app.env
-    first,terms = env.__dict__.get('site_first', {}),env.__dict__.get('site_terms', {})
-    for key in [k for k,d in first.items() if d == docname]:
-        t = terms[key]
-        hit = first_match(doctree, t['match'])
-        if not hit: log.warning(f"glossary: “{t['word']}” cannot be linked in {docname}: something else links there"); continue
-        node,at = hit
-        ref = nodes.reference('', '', refuri=uri(app, docname, t['doc'], f'term-{key}'), internal=True, classes=['gloss'], ids=[f'first-{key}'], reftitle='In the glossary: ' + re.sub(r'[$\\\\]', '', t['word']))
-        if at is None: node.replace_self(ref); ref += node
-        else:
-            s = node.astext()
-            ref += nodes.Text(s[slice(*at)])
-            node.parent.replace(node, [nodes.Text(s[:at[0]]), ref, nodes.Text(s[at[1]:])])
-    for p in doctree.findall(nodes.paragraph):
-        if key := p.get('term'):
-            if doc := first.get(key):
-                b = next(b for b in site.books if b.doc == doc)
-                p += [nodes.Text('First used in '), nodes.reference('', b.title.replace('`', ''), refuri=uri(app, docname, doc, f'first-{key}'), internal=True)]
+def example(site, name, short):
+    "How to import a name, and the first cell of the book that uses it, with what it showed"
+    code,out,b = f'from {name.rpartition(".")[0]} import {short}','',None
+    for o in site.books:
+        use = next(((c, out) for c,out in o.shown if re.search(rf'(?<![\w.]){short}\b', c) and c.count('\n') < 10), None)
+        if use: code,out,b = f'{code}\n\n{use[0]}',use[1],o; break
+    block = lambda lang,s: [f'.. code-block:: {lang}', '', *textwrap.indent(s, '   ').splitlines(), '']
+    at = f'`In the book <../{b.doc}.html#def-{short}>`__' if b and short in b.defined else f':doc:`/{b.doc}`' if b else ''
+    return block('python', code) + (block('text', out) if 0 < len(out.splitlines()) < 10 else []) + [at, '']
 
-def resolved(app, doctree, docname):
-    mark_terms(app, doctree, docname)
-    link_literals(app, doctree, docname)
-    for r in doctree.findall(nodes.reference):
-        if 'to-doc' in r.get('classes', []): r['refuri'] = uri(app, docname, r['refuri'].removesuffix('.html'))
+def signature(app, what, name, obj, options, args, returns):
+    "Without private parameters, and functions by their names"
+    if what == 'class' and '__init__' not in vars(obj): return '',None
+    args = re.sub(r'<(?:function|class) \'?([\w.]+).*?>', r'\1', args or '')
+    return re.sub(r', _\w+[^,)]*', '', args) or None,returns
+
+def source(app, modname):
+    "The text of a module for viewcode, which does not know by itself that `@patch` makes methods"
+    if not modname.startswith(app.config.project): return
+    a = ModuleAnalyzer.for_module(modname)
+    tags = dict(a.find_tags())
+    for f,cls in re.findall(r'^@patch.*\ndef (\w+)\(self: ?(\w+)', a.code, re.M): tags[f'{cls}.{f}'] = tags[f]
+    return a.code,tags
+
+# ---- links ------------------------------------------------------------------------------------------------------------
+def suffixes(names):
+    "Every way to write a dotted name that can mean only one of `names`"
+    out = {}
+    for full in names:
+        parts = full.split('.')
+        for i in range(len(parts)): out.setdefault('.'.join(parts[i:]), set()).add(full)
+    def alone(k, full): return '.' in k or '_' in k or k[0].isupper() or len(full.split('.')) == 3    # not a method's bare `step`
+    return {k: f for k,(f,*more) in ((k, list(v)) for k,v in out.items()) if not more and alone(k, f)}
+
+def within(node, *kinds):
+    while node is not None:
+        if isinstance(node, kinds) or getattr(node, 'tagname', '') == 'desc_signature': return True
+        node = node.parent
+
+def link_names(app, doctree, docname):
+    "Backticked names lead to the reference, or to the pages of torch, fastai and fastcore"
+    env = app.env
+    if not hasattr(env, 'site_ours'):
+        env.site_objects = {k: o for k,o in env.domains['py'].objects.items() if not o.aliased}
+        env.site_theirs = {n: i.uri for kind in InventoryAdapter(env).main_inventory.values() for n,i in kind.items()}
+        env.site_ours,env.site_others = suffixes(env.site_objects),suffixes(env.site_theirs)
+    for lit in list(doctree.findall(nodes.literal)):
+        name = re.sub(r'\(\)$', '', lit.astext()).replace('learn.', 'Learner.')
+        if within(lit, nodes.reference, nodes.title): continue
+        if full := env.site_ours.get(name):
+            o = env.site_objects[full]
+            ref = dict(refuri=app.builder.get_relative_uri(docname, o.docname) + f'#{o.node_id}', internal=True)
+        elif full := env.site_others.get(name): ref = dict(refuri=env.site_theirs[full], internal=False)
+        else: continue
+        lit.replace_self(link := nodes.reference('', '', classes=['name'], reftitle=full, **ref))
+        link += lit
+
+def link_terms(app, doctree, docname):
+    "The first place where a page uses a word of the glossary that it treats leads there"
+    for term in [t for t,doc in site.terms.items() if doc == docname]:
+        to = app.builder.get_relative_uri(docname, 'glossary') + '#' + app.env.domains['std'].objects['term', term][1]
+        for node in doctree.findall(nodes.Text):
+            if within(node, nodes.title, nodes.reference, nodes.literal, nodes.math, nodes.literal_block, nodes.raw): continue
+            if m := re.search(rf'\b{term}(s|es|ed|ing)?\b', s := node.astext(), re.I):
+                link = nodes.reference('', m[0], refuri=to, internal=True, classes=['gloss'])
+                node.parent.replace(node, [nodes.Text(s[:m.start()]), link, nodes.Text(s[m.end():])])
+                break
+
+# ---- beside the pages -------------------------------------------------------------------------------------------------
+def finish(app, error):
+    "The notebooks as they are, their plain-text twins, `llms.txt`"
+    if error: return
+    out = Path(app.outdir)
+    for b in site.books:
+        shutil.copy(b.file, out/b.rel)
+        b.twin = re.sub(r'\]\((?!https?:|#)([^)\s]+)\.ipynb([^)]*)\)', r'](\1.md\2)', b.twin)
+        (out/b.rel.with_suffix('.md')).write_text(b.twin, encoding='utf-8')
+    line = lambda b: f'- [{b.title}]({site.home}{b.doc}.md)' + (f': {b.lead}' if b.lead else '')
+    L = [f'# {site.lib}', f"> {site.cfg['description']}.", f'Every page below is plain text, code included. All in one file: {site.home}llms-full.txt']
+    L += [f'## {part.capitalize()}\n\n' + '\n'.join(line(b) for b in site.books if b.part == part) for part in ('book', 'tutorials', 'appendices')]
+    (out/'llms.txt').write_text('\n\n'.join(L), encoding='utf-8')
+    (out/'llms-full.txt').write_text('\n\n'.join(b.twin for b in site.books), encoding='utf-8')
+    shutil.copytree(Path(app.srcdir)/'images', out/'images', dirs_exist_ok=True)
+    (out/'.nojekyll').touch()
 
 def setup(app):
-    for name,cls in dict(lines=Lines, beside=Beside, term=Term, cited=Cited, anchors=Anchors, defined=Defined).items(): app.add_directive(name, cls)
-    for name,cls in {'page-head': PageHead, 'page-source': PageSource, 'every-name': Everything}.items(): app.add_directive(name, cls)
-    app.connect('env-updated', find_first_uses)
-    app.connect('doctree-resolved', resolved)
-    return dict(version='0', parallel_read_safe=False, parallel_write_safe=True)
+    for event,f in {'autodoc-process-docstring': document, 'autodoc-process-signature': signature, 'viewcode-find-source': source,
+                    'build-finished': finish}.items(): app.connect(event, f)
+    app.connect('doctree-resolved', link_terms)
+    app.connect('doctree-resolved', link_names)
+    return dict(version='1', parallel_read_safe=False, parallel_write_safe=False)

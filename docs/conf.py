@@ -20,7 +20,7 @@ mathjax3_config = dict(options=dict(enableMenu=False), chtml=dict(mtextInheritFo
 # pages
 html_theme,html_title,html_baseurl = 'furo',f'{site.lib} {version}',site.home
 html_static_path,html_css_files,html_js_files = [str(docs/'_static')],['site.css'],['site.js']
-html_favicon = str(docs/'_static/icon.svg')
+html_favicon,html_search_scorer = str(docs/'_static/icon.svg'),str(docs/'_static/scorer.js')
 html_show_sphinx = html_copy_source = html_show_sourcelink = html_use_index = html_domain_indices = False
 blue,light = '#0b5c8a','#7cc7f2'
 html_theme_options = dict(

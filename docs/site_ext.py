@@ -45,7 +45,10 @@ def stage(site, to):
     for src in ('docs', 'nbs'): shutil.copytree(site.root/src, to, ignore=skip, dirs_exist_ok=True)
     shutil.copytree(site.root/site.lib, to/site.lib, ignore=shutil.ignore_patterns('__pycache__'))
     def write(name, s): (to/name).parent.mkdir(exist_ok=True); (to/name).write_text(s, encoding='utf-8')
-    for b in site.books: b.save(to, '')
+    names = {n.lower() for mod in site.modules.values() for n in mod.__all__}           # which search finds by themselves
+    for b in site.books:
+        words = ', '.join(f'! {t}' for t,doc in site.terms.items() if doc == b.doc and ',' not in t and t.lower() not in names)
+        b.save(to, f'```{{index}} {words}\n```' if words else '')
     for name,where in HOME.items(): (to/'images'/name).write_bytes(base64.b64decode(site.picture(*where)['image/png']))
     card(to/'images')
     for m,mod in site.modules.items(): write(f'reference/{m}.md', reference(site, m, mod))

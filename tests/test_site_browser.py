@@ -74,3 +74,36 @@ def test_accessible(site, browser):
                 bad.append(f"{name} ({scheme}): {v['id']}: {len(v['nodes'])}, as {v['nodes'][0]['html'][:120]}")
             pg.close()
     assert bad == [], '\n'.join(bad)
+
+def first(pg, query):
+    "Where the first result of a search leads"
+    pg.evaluate("q => { document.getElementById('search-results').innerHTML = ''; Search.performSearch(q) }", query)
+    pg.wait_for_selector('#search-results li a', timeout=5000)
+    return pg.locator('#search-results li a').first.get_attribute('href')
+
+TERMS = {                                    # what people type, and the page that should come first
+    '00_attention': 'receptive field, permutation equivariance, attention map, cross-attention, softmax',
+    '01_embeddings': 'timestep embedding, positional encoding, conditioning, null condition',
+    '02_blocks': 'skip connection, residual block, group normalisation, GroupNorm',
+    '03_unet': 'bottleneck, n_blocks, nfs, U-Net',
+    '04_diffusion': 'noise schedule, signal-to-noise ratio, SNR, reverse process, v-prediction, flow matching',
+    '05_sampling': 'sampling, cfg, CFG, classifier-free, classifier-free guidance, guidance scale',
+    '06_data': 'value range',
+    '07_training': 'checkpoint, mixed precision, exponential moving average',
+    '12_ablations': 'ablation', '23_saving': 'inference',
+    'howto/own_images': 'own dataset, custom dataset', 'howto/save_load': 'resume',
+    'about': 'install, license, licence, cite, cuda, gpu, '
+             'fid, onnx, multi gpu'}         # still to come: `about` says so
+
+def test_search(site, browser):
+    "Search finds the page that treats a word first, and each public name first"
+    pg,wrong = browser.new_page(),[]
+    pg.goto(f'{site}search.html?q=attention', wait_until='load')
+    for page,terms in TERMS.items():
+        for t in terms.split(', '):
+            if not (to := first(pg, t)).partition('#')[0].endswith(f'{page}.html'): wrong.append((t, page, to))
+    for m in modules:
+        for n in import_module(f'{lib}.{m}').__all__:
+            if not (to := first(pg, n)).lower().endswith(f'.{n.lower()}'): wrong.append((n, m, to))     # it knows no capitals
+    pg.close()
+    assert wrong == []

@@ -97,7 +97,7 @@ def folded(ds, code, later, outs):
 
 # ---- a notebook -------------------------------------------------------------------------------------------------------
 class Book:
-    "A notebook: `cells` for Sphinx, `twin` as plain text, `shown` with the code and outputs that a reader sees"
+    "A notebook: `cells` for Sphinx, `twin` as plain text, `shown` with code, outputs, and whether the cell is folded"
     def __init__(self, file, nbs, names, colab=None):
         self.file,self.rel = file,file.relative_to(nbs)
         self.doc,self.cells,self.shown,self.figures,self.defined,self.title = self.rel.with_suffix('').as_posix(),[],[],[],[],''
@@ -121,7 +121,7 @@ class Book:
         links = [f'<a href="{colab}{self.rel.as_posix()}">Open in Colab</a>']*bool(colab)
         links += [f'<a href="{self.rel.stem}.{end}"{x}>{t}</a>' for end,x,t in (('ipynb', ' download', 'Download notebook'), ('md', '', 'Plain text'))]
         bar = f'<p class="page-links">{"".join(links)}</p>'
-        return f'# {self.title}\n\n@INDEX@\n\n{{.lead}}\n{self.lead}\n\n{bar}\n\n{src[m.end():].strip()}'
+        return f'# {self.title}\n\n@INDEX@\n\n{{.lead}}\n{self.lead.rstrip(".")}.\n\n{bar}\n\n{src[m.end():].strip()}'
 
     def code(self, c, later, names):
         "Take a code cell in; its plain text"
@@ -142,7 +142,7 @@ class Book:
         self.cells.append(dict(cell_type='code', metadata=meta, source=shown, execution_count=None, outputs=outs))
         if new: self.md('{.defined}\nIn the reference: ' + ', '.join(f'`{n}`' for n in new) + '.')
         said = [plain(o, ds.get('fig-alt')) for o in outs]
-        if not (fold or new): self.shown.append((code, '' if pics else '\n'.join(said)))
+        if not new: self.shown.append((code, '' if pics else '\n'.join(said), bool(fold)))
         return [f'```python\n{shown}\n```']*(not hide) + [f'```text\n{o}\n```' for o in said]
 
     def save(self, folder, index):

@@ -10,7 +10,7 @@ nb_execution_mode,nb_merge_streams,nb_output_stderr = 'off',True,'remove'
 nb_ipywidgets_js,nb_mime_priority_overrides = {},[('html', 'text/plain', 200)]           # nothing from elsewhere
 myst_enable_extensions,myst_heading_anchors = 'dollarmath amsmath colon_fence attrs_block alert html_image'.split(),4
 autodoc_typehints_format,autodoc_member_order = 'short','bysource'
-add_module_names = toc_object_entries = False
+add_module_names = toc_object_entries = viewcode_follow_imported_members = False
 python_maximum_signature_line_length = 78
 python_display_short_literal_types = viewcode_line_numbers = True
 intersphinx_mapping = site.inventories
@@ -29,6 +29,6 @@ html_theme_options = dict(
     footer_icons=[dict(name='GitHub', url=site.repo, html='GitHub', **{'class': ''})]*bool(site.repo), top_of_page_buttons=[])
 # what a link to a page shows elsewhere
 ogp_site_url,ogp_image,ogp_site_name = site.home,'images/card.png',site.lib
-ogp_image_alt = 'Photographs of clothes and coloured shapes that networks of this book generated'
+ogp_image_alt = 'Pictures of clothes and of coloured shapes that networks of this book generated'
 ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image" />']
 ogp_enable_meta_description = True

@@ -9,7 +9,7 @@ from fastcore.docments import docments
 from PIL import Image, ImageOps
 from sphinx.ext.intersphinx import InventoryAdapter
 from sphinx.pycode import ModuleAnalyzer
-from book import Book, notebooks, parsed
+from book import Book, made, notebooks, parsed
 
 site = None        # `tools/docs` makes it
 
@@ -18,11 +18,11 @@ class Site:
     def __init__(self, root):
         self.root,self.inventories,ini = Path(root),{},ConfigParser(delimiters=['='], interpolation=None)
         ini.read(self.root/'settings.ini', encoding='utf-8')
-        self.cfg,self.published = ini['DEFAULT'],ini['DEFAULT'].getboolean('published')
-        self.lib,at = self.cfg['lib_name'],f"{self.cfg['user']}/{self.cfg['lib_name']}"
-        self.repo = f'https://github.com/{at}' if self.published else ''
-        self.home = f"https://{self.cfg['user']}.github.io/{self.lib}/" if self.published else ''
-        colab = f"https://colab.research.google.com/github/{at}/blob/{self.cfg['branch']}/nbs/" if self.published else ''
+        self.cfg,public = ini['DEFAULT'],ini['DEFAULT'].getboolean('published')
+        self.lib,self.at = self.cfg['lib_name'],f"{self.cfg['user']}/{self.cfg['lib_name']}"
+        self.repo = f'https://github.com/{self.at}' if public else ''
+        self.home = f"https://{self.cfg['user']}.github.io/{self.lib}/" if public else ''
+        colab = f"https://colab.research.google.com/github/{self.at}/blob/{self.cfg['branch']}/nbs/" if public else ''
         order = re.findall(rf'^from {self.lib}\.(\w+) import', self.read(f'{self.lib}/all.py'), re.M)
         self.modules = {m: import_module(f'{self.lib}.{m}') for m in order}
         names = {m: mod.__all__ for m,mod in self.modules.items()}
@@ -66,8 +66,10 @@ def stage(site, to):
         site.inventories[f.stem] = url,f'{f.stem}.inv'
     fill = dict(BOOK=toc('book'), TUTORIALS=toc('tutorials'), APPENDICES=toc('appendices'), VERSION=site.cfg['version'], CITED=cited(site),
                 CLONE=f'git clone {site.repo}\ncd {site.lib}\n' if site.repo else '')
-    for f in (f for d in ('.', 'howto') for f in (to/d).glob('*.md')):
-        f.write_text(re.sub(r'@([A-Z]+)@', lambda m: fill[m[1]], f.read_text(encoding='utf-8')), encoding='utf-8')
+    for f in (f for end in ('md', 'ipynb') for f in to.rglob(f'*.{end}')):
+        s = re.sub(r'@([A-Z]+)@', lambda m: fill.get(m[1], m[0]), f.read_text(encoding='utf-8'))
+        if not site.repo: s = re.sub(rf'\[([^\]]+)\]\(https://github\.com/{site.at}[^)]*\)', r'\1', s)
+        f.write_text(s, encoding='utf-8')
 
 def card(images):
     "The picture that a link to the site shows elsewhere: samples, as the notebooks have them"
@@ -148,9 +150,8 @@ def value(name):
 def example(site, name, short):
     "How to import a name, and the first cell of the book that uses it, with what it showed"
     code,out,b = f'from {name.rpartition(".")[0]} import {short}','',None
-    for o in site.books:
-        use = next(((c, out) for c,out in o.shown if re.search(rf'(?<![\w.]){short}\b', c) and c.count('\n') < 10), None)
-        if use: code,out,b = f'{code}\n\n{use[0]}',use[1],o; break
+    cells = [(c, o, b) for quiet in (False, True) for b in site.books for c,o,fold in b.shown if fold == quiet and c.count('\n') < 12]
+    if use := next((o for o in cells if re.search(rf'(?<![\w.]){short}\b', o[0])), None): code,out,b = f'{code}\n\n{use[0]}',*use[1:]
     block = lambda lang,s: [f'.. code-block:: {lang}', '', *textwrap.indent(s, '   ').splitlines(), '']
     at = f'`In the book <../{b.doc}.html#def-{short}>`__' if b and short in b.defined else f':doc:`/{b.doc}`' if b else ''
     return block('python', code) + (block('text', out) if 0 < len(out.splitlines()) < 10 else []) + [at, '']
@@ -162,11 +163,12 @@ def signature(app, what, name, obj, options, args, returns):
     return re.sub(r', _\w+[^,)]*', '', args) or None,returns
 
 def source(app, modname):
-    "The text of a module for viewcode, which does not know by itself that `@patch` makes methods"
+    "The text of a module for viewcode, which does not know of constants, and that `@patch` makes methods"
     if not modname.startswith(app.config.project): return
     a = ModuleAnalyzer.for_module(modname)
     tags = dict(a.find_tags())
     for f,cls in re.findall(r'^@patch.*\ndef (\w+)\(self: ?(\w+)', a.code, re.M): tags[f'{cls}.{f}'] = tags[f]
+    for o in parsed(a.code): tags |= {n: ('def', o.lineno, o.end_lineno) for n in made([o]) if isinstance(o, ast.Assign)}
     return a.code,tags
 
 # ---- links ------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,10 @@ import pytest
 
 root = Path(__file__).resolve().parent.parent
 
+def cells(file):
+    text = file.read_text(encoding='utf-8')
+    return re.findall(r'^```python\n(.*?)^```', text, re.M|re.S)
+
 @pytest.mark.parametrize('name', sorted(f.stem for f in (root/'docs/howto').glob('*.md')))
 def test_howto_runs(name, tmp_path, monkeypatch):
     "The code of each how-to page runs from top to bottom, with a small model and one epoch"
@@ -18,12 +22,13 @@ def test_howto_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for k,colour in dict(cats='red', dogs='blue').items():
         (tmp_path/'my_photos'/k).mkdir(parents=True)
-        for i in range(12): Image.new('RGB', (40, 36), colour).save(tmp_path/f'my_photos/{k}/{i}.png')
+        for i in range(12):
+            Image.new('RGB', (40, 36), colour).save(tmp_path/f'my_photos/{k}/{i}.png')
     model = ConditionalTAUnet(12, nfs=(8,16), attention_heads=(0,2), n_blocks=(1,1))
     save_unet(model, 'runs/shapes', classes=SHAPE_CLASSES, sz=32, data='shapes')
     cycle = Learner.fit_one_cycle
     monkeypatch.setattr(Learner, 'fit_one_cycle', lambda self, n, *a, **k: cycle(self, 1, *a, **k))
-    code = re.findall(r'^```python\n(.*?)^```', (root/f'docs/howto/{name}.md').read_text(encoding='utf-8'), re.M|re.S)
+    code = cells(root/f'docs/howto/{name}.md')
     assert code
     torch.manual_seed(0)
     ns = {}
@@ -40,6 +45,6 @@ def test_readme_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(every, 'get_fashion_dls', lambda bs: dls(bs, n_train=64, n_valid=32))
     monkeypatch.setattr(Learner, 'fit_one_cycle', lambda self, n, lr: cycle(self, 1, lr))
     monkeypatch.setattr(Learner, 'lr_find', lambda self: find(self, num_it=20, show_plot=False))
-    code, = re.findall(r'^```python\n(.*?)^```', (root/'README.md').read_text(encoding='utf-8'), re.M|re.S)
+    code, = cells(root/'README.md')
     exec(compile(code.replace('n_steps=100', 'n_steps=3'), 'README.md', 'exec'), {})
     assert {'clothes.png', 'clothes'} <= {f.name for f in tmp_path.iterdir()}

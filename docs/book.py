@@ -31,6 +31,7 @@ def outputs(cell):
     "The outputs worth showing: no progress bars, widgets or warnings"
     res = []
     for o in cell.get('outputs', []):
+        if o['output_type'] == 'error': o = dict(output_type='stream', name='stdout', text=f"{o['ename']}: {o['evalue']}\n")
         d = {k: text(v) for k,v in o.get('data', {}).items()}
         if 'text/html' in d: d['text/html'] = LITTER.sub('', d['text/html']).strip()
         if o.get('name') == 'stderr' or d.get('text/html') == '' or any('widget' in k for k in d): continue
@@ -95,7 +96,6 @@ def folded(ds, code, later, outs):
     if names and all(o[0] == '_' for o in names): return f"Helper{'s'[:len(names) > 1]}: {', '.join(sorted(names))}"
     return 'Code' if 'export' in ds or 'code-fold' in ds else ''
 
-# ---- a notebook -------------------------------------------------------------------------------------------------------
 class Book:
     "A notebook: `cells` for Sphinx, `twin` as plain text, `shown` with code, outputs, and whether the cell is folded"
     def __init__(self, file, nbs, names, colab=None):

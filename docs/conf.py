@@ -17,7 +17,6 @@ intersphinx_mapping = site.inventories
 # formulas: MathJax as it is in the package `sphinx-mathjax-offline`, copied by tools/docs
 mathjax_path = 'mathjax/tex-chtml.js'
 mathjax3_config = dict(options=dict(enableMenu=False), chtml=dict(mtextInheritFont=True))
-# pages
 html_theme,html_title,html_baseurl = 'furo',f'{site.lib} {version}',site.home
 html_static_path,html_css_files,html_js_files = [str(docs/'_static')],['site.css'],['site.js']
 html_favicon,html_search_scorer = str(docs/'_static/icon.svg'),str(docs/'_static/scorer.js')
@@ -27,7 +26,6 @@ html_theme_options = dict(
     light_css_variables={'color-brand-primary': blue, 'color-brand-content': blue, 'color-brand-visited': '#5b3a8a'},
     dark_css_variables={'color-brand-primary': light, 'color-brand-content': light, 'color-brand-visited': '#c3a6f5'},
     footer_icons=[dict(name='GitHub', url=site.repo, html='GitHub', **{'class': ''})]*bool(site.repo), top_of_page_buttons=[])
-# what a link to a page shows elsewhere
 ogp_site_url,ogp_image,ogp_site_name = site.home,'images/card.png',site.lib
 ogp_image_alt = 'Pictures of clothes and of coloured shapes that networks of this book generated'
 ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image" />']

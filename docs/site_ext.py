@@ -102,7 +102,8 @@ def reference(site, m, mod):
     options = dict(data=['   :no-value:'], function=[], **{'class': ['   :members:', '   :show-inheritance:']})
     for n in mod.__all__:
         kind = 'class' if re.search(rf'^class {n}\b', site.read(f'{site.lib}/{m}.py'), re.M) else 'function' if inspect.isfunction(getattr(mod, n)) else 'data'
-        out += [f'.. auto{kind}:: {mod.__name__}.{n}', *options[kind], '']
+        head = f'{n}()' if kind == 'class' and '__init__' not in vars(getattr(mod, n)) else n
+        out += [f'.. auto{kind}:: {mod.__name__}.{head}', *options[kind], '']
     return '\n'.join([*out, '```\n'])
 
 def rst(s):
@@ -125,7 +126,7 @@ def declared(f):
 
 def document(app, what, name, obj, options, lines):
     "A docstring in Markdown, docments, what is checked, and the book's first demonstration, as reStructuredText"
-    lines[:] = [rst(l) for l in lines]
+    lines[:] = map(rst, inspect.cleandoc(str(obj.__doc__ or '')).splitlines())       # without what `help` adds
     short = name.removeprefix(f'{site.lib}.').split('.', 1)[1]
     f = vars(obj).get('__init__') if what == 'class' else obj
     if what == 'data': lines[:] = value(name)
@@ -162,14 +163,14 @@ def signature(app, what, name, obj, options, args, returns):
     args = re.sub(r'<(?:function|class) \'?([\w.]+).*?>', r'\1', args or '')
     return re.sub(r', _\w+[^,)]*', '', args) or None,returns
 
-def source(app, modname):
-    "The text of a module for viewcode, which does not know of constants, and that `@patch` makes methods"
-    if not modname.startswith(app.config.project): return
-    a = ModuleAnalyzer.for_module(modname)
-    tags = dict(a.find_tags())
-    for f,cls in re.findall(r'^@patch.*\ndef (\w+)\(self: ?(\w+)', a.code, re.M): tags[f'{cls}.{f}'] = tags[f]
-    for o in parsed(a.code): tags |= {n: ('def', o.lineno, o.end_lineno) for n in made([o]) if isinstance(o, ast.Assign)}
-    return a.code,tags
+def find_tags(self, sphinx=ModuleAnalyzer.find_tags):
+    "Where a module defines what; Sphinx does not know of constants, and of methods that `@patch` makes"
+    tags = sphinx(self)
+    for o in parsed(self.code):
+        if isinstance(o, ast.Assign): tags |= {n: ('def', o.lineno, o.end_lineno) for n in made([o])}
+        if isinstance(o, ast.FunctionDef) and o.decorator_list and o.args.args and (cls := o.args.args[0].annotation):
+            tags[f'{ast.unparse(cls)}.{o.name}'] = 'def',o.decorator_list[0].lineno,o.end_lineno
+    return tags
 
 # ---- links ------------------------------------------------------------------------------------------------------------
 def suffixes(names):
@@ -215,6 +216,11 @@ def link_terms(app, doctree, docname):
                 node.parent.replace(node, [nodes.Text(s[:m.start()]), link, nodes.Text(s[m.end():])])
                 break
 
+def reserve(app, doctree, docname):
+    "Every picture takes its room before it is there"
+    for im in doctree.findall(lambda o: isinstance(o, nodes.image) and 'height' not in o):
+        if (f := Path(app.srcdir)/im['uri']).is_file(): im['width'],im['height'] = map(str, Image.open(f).size)
+
 # ---- beside the pages -------------------------------------------------------------------------------------------------
 def finish(app, error):
     "The notebooks as they are, their plain-text twins, `llms.txt`"
@@ -233,8 +239,6 @@ def finish(app, error):
     (out/'.nojekyll').touch()
 
 def setup(app):
-    for event,f in {'autodoc-process-docstring': document, 'autodoc-process-signature': signature, 'viewcode-find-source': source,
-                    'build-finished': finish}.items(): app.connect(event, f)
-    app.connect('doctree-resolved', link_terms)
-    app.connect('doctree-resolved', link_names)
-    return dict(version='1', parallel_read_safe=False, parallel_write_safe=False)
+    ModuleAnalyzer.find_tags = find_tags
+    for event,f in {'autodoc-process-docstring': document, 'autodoc-process-signature': signature, 'build-finished': finish}.items(): app.connect(event, f)
+    for f in (link_terms, link_names, reserve): app.connect('doctree-resolved', f)

@@ -90,10 +90,9 @@ TERMS = {                                    # what people type, and the page th
     '05_sampling': 'sampling, cfg, CFG, classifier-free, classifier-free guidance, guidance scale',
     '06_data': 'value range',
     '07_training': 'checkpoint, mixed precision, exponential moving average',
-    '12_ablations': 'ablation', '23_saving': 'inference',
+    'reference/evaluation': 'fid', '08_evaluation': 'fréchet inception distance', '12_ablations': 'ablation', '23_saving': 'inference',
     'howto/own_images': 'own dataset, custom dataset', 'howto/save_load': 'resume',
-    'about': 'install, license, licence, cite, cuda, gpu, '
-             'fid, onnx, multi gpu'}         # still to come: `about` says so
+    'about': 'install, license, licence, cite, cuda, gpu, onnx, multi gpu'}     # the last two are still to come, it says
 
 def test_search(site, browser):
     "Search finds the page that treats a word first, and each public name first"

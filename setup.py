@@ -24,7 +24,7 @@ setup(
                  'Programming Language :: Python :: 3', 'Intended Audience :: Education',
                  'Topic :: Scientific/Engineering :: Artificial Intelligence'],
     python_requires=f">={cfg['min_python']}", packages=find_packages(include=[lib, f'{lib}.*']),
-    package_data={lib: ['py.typed', 'weights/*.safetensors']},
+    package_data={lib: ['py.typed', 'weights/*.safetensors', 'pretrained/*/*']},
     install_requires=lines('requirements'),
     extras_require={**extras, 'dev': extras['dev'] + extras['docs'] + extras['bench']},
     entry_points={'console_scripts': lines('console_scripts'),

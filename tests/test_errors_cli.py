@@ -103,9 +103,9 @@ commands = [
     (train_command, ['--sz', '30'], '--sz must be divisible by 4'),
     (train_command, ['--data', '..'], ': --out must be neither within'),
     (train_command, ['--data', '/nowhere/at/all'], '--data must be a folder or the name'),
-    (sample_command, [], 'the following arguments are required: folder'),
     (sample_command, ['nowhere'], 'config.json is missing'),
-    (sample_command, ['model', '--sampler', 'x'], "--sampler must be one of 'ddpm', 'ddim', 'heun', 'dpm_solver'")]
+    (sample_command, ['model', '--sampler', 'x'],
+     "--sampler must be one of 'ddpm', 'ddim', 'heun', 'dpm_solver'")]
 
 @pytest.mark.parametrize('command, argv, text', commands, ids=says(commands))
 def test_command(here, capsys, command, argv, text):

@@ -322,6 +322,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'unet_attention.sampling.trailing': ('sampling.html#trailing', 'unet_attention/sampling.py'),
                                          'unet_attention.sampling.uniform': ('sampling.html#uniform', 'unet_attention/sampling.py')},
             'unet_attention.saving': { 'unet_attention.saving._describe': ('saving.html#_describe', 'unet_attention/saving.py'),
+                                       'unet_attention.saving._folder': ('saving.html#_folder', 'unet_attention/saving.py'),
                                        'unet_attention.saving.load_unet': ('saving.html#load_unet', 'unet_attention/saving.py'),
                                        'unet_attention.saving.read_config': ('saving.html#read_config', 'unet_attention/saving.py'),
                                        'unet_attention.saving.save_unet': ('saving.html#save_unet', 'unet_attention/saving.py')},

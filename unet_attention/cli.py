@@ -89,7 +89,8 @@ class SaveUnet(Callback):
     after_fit = after_epoch
 
 # %% ../nbs/24_cli.ipynb #ac5f4240
-_WHOLE = dict(sz=1, n_train=1, epochs=1, bs=1, n=1, steps=1, preview=0, seed=0)      # the least that is right
+_WHOLE = dict(sz=1, n_train=1, epochs=1, bs=1, n=1, steps=1,       # the least that is right
+              preview=0, seed=0)
 _REAL = dict(lr='(0, inf)', guidance='(-inf, inf)', seed='[0, 1e18]',
              n='[1, 1e4]', steps='[1, 1e4]')
 _CHOICE = dict(target=TARGETS, sampler=SAMPLERS)
@@ -171,17 +172,19 @@ def _learner(data, out, plan, sz, target, seed, preview=0, **kwargs):
     return diffusion_learner(dls, model, cbs=cbs, path=out)
 
 # %% ../nbs/24_cli.ipynb #748d46d4
-def _generate(model, sz, n, steps, guidance, seed, classes=None, sampler='ddim'):
-    "`n` images of each of `classes`, or `n` images, and the predicted `x_0` of each step"
+def _generate(model, sz, n, steps, guidance, seed, classes=None, sampler='dpm_solver'):
+    "`n` images of each of `classes`, or `n` images; each step's `x_t`, above the predicted `x_0`"
     c = None if classes is None else torch.tensor(classes).repeat_interleave(n)
     shape = (n if c is None else len(c), model.color_channels, sz, sz)
     if c is None: guidance = 1.
     g,device = torch.Generator().manual_seed(seed),next(model.parameters()).device
-    return SAMPLERS[sampler](model, shape, device, steps, c=c, guidance=guidance, generator=g)
+    kw = dict(c=c, guidance=guidance, generator=g, x_ts=(x_ts := []))
+    x,x_0s = SAMPLERS[sampler](model, shape, device, steps, **kw)
+    return x, [torch.cat(o, 2) for o in zip(x_ts, x_0s)]
 
-def _write(x, x_0s, file, value_range, rows=None, title=None):
+def _write(x, frames, file, value_range, rows=None, title=None):
     "A sheet of images, or their animation if the name of the file ends in .gif"
-    if file.suffix.lower() == '.gif': return save_gif(x_0s, file, value_range)
+    if file.suffix.lower() == '.gif': return save_gif(frames, file, value_range)
     fig = show_images(x, .6, row_titles=rows, title=title, value_range=value_range)
     fig.savefig(file, dpi=160, bbox_inches='tight')
     plt.close(fig)
@@ -204,11 +207,11 @@ def _results(learn, out, n, steps, guidance, seed):
     if learn.stop_on_interrupt.stopped: title += ', stopped early'
     _losses(learn, out/'losses.png', title)
     classes = range(len(names)) if names else None
-    x,x_0s = _generate(model, extra['sz'], n, steps, guidance, seed, classes)
+    x,frames = _generate(model, extra['sz'], n, steps, guidance, seed, classes)
     title += f': {steps} steps' + (f', guidance {guidance:g}' if names else '')
-    _write(x, x_0s, out/'samples.png', extra['value_range'], names, title)
+    _write(x, frames, out/'samples.png', extra['value_range'], names, title)
     each = slice(None, None, n) if names else slice(0, 12)
-    _write(x, [o[each] for o in x_0s], out/'denoising.gif', extra['value_range'])
+    _write(x, [o[each] for o in frames], out/'denoising.gif', extra['value_range'])
 
 # %% ../nbs/24_cli.ipynb #ed19e967
 def train_model(
@@ -227,7 +230,7 @@ def train_model(
     n_blocks:str='1,1,1', # Residual blocks at each level; one more for the middle
     target:str='v', # What the network predicts: eps, v, x_0 or flow
     n:int=8, # Images to sample, of each class if there are classes
-    steps:int=50, # Steps of the sampler
+    steps:int=20, # Steps of the sampler
     guidance:float=2., # Guidance scale: 1 follows the class as learned, more exaggerates it
     preview:int=0, # Epochs from one sheet of samples to the next while training; 0 for none
     seed:int=42, # Of the first weights, the batches and the samples
@@ -272,20 +275,21 @@ def _classes(given, vocab):
 # %% ../nbs/24_cli.ipynb #e6ed51af
 def _picture(out, folder):
     "`out` as the path of a picture that can be written"
-    out = Path(out or Path(folder)/'generated.png')
+    at = Path(folder) if Path(folder).is_dir() else Path()
+    out = Path(out or at/'generated.png')
     right = out.suffix.lower() in ('.png', '.gif') and not out.is_dir()
     must(right, 'be a file that ends in .png or .gif', out=str(out))
     return _writable(out)
 
 def sample_model(
-    folder:str, # Folder that unet_attention_train, or save_unet with `sz=`, wrote
+    folder:str, # Folder of unet_attention_train or save_unet; fashion: the package's own model
     classes:str='', # Names or numbers of classes, with commas between; all of them if not given
     n:int=8, # Images to sample, of each class if there are classes
-    steps:int=50, # Steps of the sampler
+    steps:int=20, # Steps of the sampler
     guidance:float=2., # Guidance scale: 1 follows the class as learned, more exaggerates it
-    sampler:str='ddim', # ddpm, ddim, heun or dpm_solver
+    sampler:str='dpm_solver', # ddpm, ddim, heun or dpm_solver
     seed:int=0, # Of the starting noise
-    out:str='' # Picture to write, .png, or .gif for an animation; FOLDER/generated.png if not given
+    out:str='' # Picture to write, .png, or .gif for an animation; generated.png, in FOLDER, if not given
 ) -> Path: # The picture
     "Sample from a trained model."
     _check(locals())
@@ -295,9 +299,9 @@ def sample_model(
     numbers = [str(i) for i in range(getattr(model.condition, 'n_classes', 0))]
     vocab,value_range = extra.get('classes') or numbers,extra.get('value_range', (-1., 1.))
     picks = _classes(classes, vocab)
-    x,x_0s = _generate(model, extra['sz'], n, steps, guidance, seed, picks, sampler)
+    x,frames = _generate(model, extra['sz'], n, steps, guidance, seed, picks, sampler)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _write(x, x_0s, out, value_range, [vocab[i] for i in picks] if picks else None)
+    _write(x, frames, out, value_range, [vocab[i] for i in picks] if picks else None)
     print(f'Wrote {out}')
     return out
 
@@ -319,11 +323,13 @@ def _no_memory(e):
     return isinstance(e, kinds) or 'allocate memory' in str(e) or 'size calculation over' in str(e)
 
 # %% ../nbs/24_cli.ipynb #665031be
-def _command(name, func):
+def _command(name, func, **optional):
     "`func` as a command that answers a wrong option with one line and exit code 2"
     @wraps(func)
     def run(argv=None):
         p = anno_parser(func, prog=name)
+        for a in p._actions:                    # arguments without `--` that may be left out
+            if a.dest in optional: a.nargs,a.default = '?',optional[a.dest]
         p.add_argument('--version', action='version', version=f'{name} {__version__}',
                        help='show the version and exit')
         p.error = lambda why: _fail(name, why)
@@ -338,5 +344,5 @@ def _command(name, func):
     return run
 
 # %% ../nbs/24_cli.ipynb #24000018
-train_command = _command('unet_attention_train', train_model)     # unet_attention_train
-sample_command = _command('unet_attention_sample', sample_model)  # unet_attention_sample
+train_command = _command('unet_attention_train', train_model)
+sample_command = _command('unet_attention_sample', sample_model, folder='fashion')

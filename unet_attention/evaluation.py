@@ -106,7 +106,7 @@ def precision_recall(
     b:Tensor, # Features of real images, `(m, d)`; best as many
     k:int=3 # Which nearest neighbour a ball reaches
 ) -> tuple[float, float]: # Precision and recall, in [0, 1]
-    "Shares of samples among real images and of real images among samples (Kynkäänniemi et al. 2019)"
+    "Shares of samples where real images are, and the reverse (Kynkäänniemi et al. 2019)"
     tensor(('n', 'd'), a=a), tensor(('m', a.shape[1]), b=b)
     count(k=k)
     def inside(x, y):
@@ -127,7 +127,8 @@ def class_consistency(
     bs:int=256 # Images at once
 ) -> float: # Share in [0, 1]
     "Share of the samples that the classifier takes for what was asked for"
-    if len(c) != len(x): raise ValueError(f'c must be ({len(x)},), one an image, got {tuple(c.shape)}')
+    if len(c) != len(x):
+        raise ValueError(f'c must be ({len(x)},), one an image, got {tuple(c.shape)}')
     with evaluating(core(classifier)):
         guess = torch.cat([classifier(_float(o)).argmax(1).cpu() for o in x.split(bs)])
     return (guess == torch.as_tensor(c).cpu()).float().mean().item()
@@ -150,7 +151,8 @@ def memorised(
     most:int=1000 # Look at the first `most` of the samples and of the held-out images
 ) -> float: # Share in [0, 1]; for images that are new, about .01
     "Share of samples as near to one training image alone as one in a hundred of unseen images"
-    for k,v in dict(x=x, train=train, held_out=held_out).items(): tensor(('n', 'c', 'h', 'w'), None, **{k: v})
+    for k,v in dict(x=x, train=train, held_out=held_out).items():
+        tensor(('n', *train.shape[1:]), None, **{k: v})
     limit = _ratio(held_out[:most], train).quantile(.01)
     return (_ratio(x[:most], train) < limit).float().mean().item()
 

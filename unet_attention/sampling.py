@@ -139,6 +139,7 @@ def sample(
     clip:float|None=None, # Keep each predicted `x_0` in `[-clip, clip]`, in the units of the data
     x_T:Tensor|None=None, # Noise to start from, `(b, c, h, w)`; drawn if not given
     keep:bool=True, # Keep the predicted `x_0` of every step?
+    x_ts:list|None=None, # A list to which the `x_t` of every step is added
     progress:bool=True # Show a progress bar
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`; every step's prediction of them
     "Start from noise; `n_steps` times, predict `x_0` and let `step` move to an earlier time"
@@ -161,6 +162,7 @@ def sample(
     past,x_0s = None,[]
     with evaluating(core(model)):
         for i,(t,s) in enumerate(_bar(_times(process, times, n_steps), progress)):
+            if x_ts is not None: x_ts.append(x)
             x_0,eps = predict(x, t)
             x = step(x_0, eps, x, t, s, noise=noise, predict=predict, past=past) if s.t else x_0
             past = t,x_0
@@ -216,7 +218,7 @@ def _ratio(process, t=1.):
     return torch.exp(-process.logsnr(torch.tensor(t, dtype=torch.double))/2).item()
 
 def karras(process, n, rho=7., r_max=500., r_min=.002):
-    "`sigma/alpha` from `r_max` to `r_min`, even in its `rho`-th root (Karras et al. 2022, equation 5)"
+    "`sigma/alpha` from `r_max` to `r_min`, even in its `rho`-th root (Karras et al. 2022, eq. 5)"
     r_max = min(r_max, _ratio(process))
     r = torch.linspace(r_max**(1/rho), r_min**(1/rho), n, dtype=torch.double)**rho
     return torch.cat([process.time(-2*r.log()), r.new_zeros(1)])

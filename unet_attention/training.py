@@ -58,7 +58,7 @@ class FashionDDPM(Callback):
     order,shape = -1,None                        # early, before mixed precision; shape of an image
     def __init__(self,
         seed:int=42, # Of the times and the noise in validation
-        weight:Callable|str|None=None, # Loss weight: a name in `LOSS_WEIGHTS`, or a function of abar
+        weight:Callable|str|None=None, # Loss weight: a name in `LOSS_WEIGHTS` or a function of abar
         times=stratified_times # `times(n, device)` gives the times of a training batch
     ):
         self.seed,self.weight,self.generator = count(0, seed=seed),weight,None
@@ -267,7 +267,7 @@ class DiffusionLearner(Learner):
 def diffusion_learner(
     dls:DataLoaders, # Images `(b, c, h, w)` in [-1, 1]; with labels `(b,)` for a conditional model
     model:nn.Module, # `model(x_t, t)` or `model(x_t, t, c)` with a process, or a `Denoiser`
-    weight:Callable|str|None=None, # Loss weight: a name in `LOSS_WEIGHTS`, or a function of abar
+    weight:Callable|str|None=None, # Loss weight: a name in `LOSS_WEIGHTS` or a function of abar
     times=stratified_times, # `times(n, device)` gives the times of a training batch
     conditional:bool|None=None, # Give the model the labels? By default, if it has a condition
     loss_func=F.mse_loss, # Compares prediction and target
@@ -285,7 +285,8 @@ def diffusion_learner(
     given = lambda cls: any(isinstance(o, cls) for o in cbs)
     if not given(EMA) and ema is not None: cbs = L(EMA(real('[0, 1)', ema=ema))) + cbs
     if not given(FashionDDPM):
-        cbs = L((ConditionalFashionDDPM if conditional else FashionDDPM)(weight=weight, times=times)) + cbs
+        noising = ConditionalFashionDDPM if conditional else FashionDDPM
+        cbs = L(noising(weight=weight, times=times)) + cbs
     elif weight is not None: raise ValueError(
         f'weight must be None beside a FashionDDPM in cbs, got {weight!r}')
     kwargs = dict(opt_func=partial(OptimWrapper, opt=Muon), metrics=EpsLoss()) | kwargs
@@ -376,7 +377,7 @@ class Preview(Callback):
     def __init__(self,
         n:int=16, # Images to sample, always from the same noise
         every:int=1, # Epochs from one time to the next
-        score=None, # `score(x, c)` gives numbers by name; x uint8 `(n, c, h, w)`, c `(n,)` or `None`
+        score=None, # `score(x, c)`: numbers by name; x uint8 `(n, c, h, w)`, c `(n,)` or `None`
         folder:str|Path|None=None, # Where to write a picture of all images each time
         **kwargs # Passed to `generate`: `sampler`, `n_steps`, `guidance`, `seed`, ...
     ):
@@ -389,7 +390,7 @@ def after_epoch(self:Preview):
     if (self.epoch + 1) % self.every or hasattr(self.learn, 'lr_finder'): return
     c,sz = _classes(self.learn, self.n),_image_shape(self.learn, 1, None)
     kw = dict(value_range=getattr(self.dls, 'value_range', (-1., 1.)), progress=False) | self.kw
-    with torch.random.fork_rng():                       # training goes on as if nothing had happened
+    with torch.random.fork_rng():                   # training goes on as if nothing had happened
         x = generate(self.model, self.n, sz, c, **kw)
     self.images.append(x)
     if self.score: self.scores.append({'epoch': self.epoch + 1, **self.score(x, c)})

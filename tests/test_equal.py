@@ -150,6 +150,7 @@ def sigmas(theirs, times, process):
 @pytest.mark.parametrize('schedule', ['cosine', 'linear'])
 @pytest.mark.parametrize('target', NAMES)
 def test_heun_diffusers(target, schedule, times):
+    n = 20         # with fewer, ours takes Euler's step where a step is too large
     f,process = nn.Conv2d(1, 1, 3, padding=1),Process(target, schedule)
     model = Denoiser(lambda x,t: f(x), target, schedule)
     theirs = HeunDiscreteScheduler(1000, prediction_type=NAMES[target])

@@ -289,7 +289,7 @@ def sample_model(
     guidance:float=2., # Guidance scale: 1 follows the class as learned, more exaggerates it
     sampler:str='dpm_solver', # ddpm, ddim, heun or dpm_solver
     seed:int=0, # Of the starting noise
-    out:str='' # Picture to write, .png, or .gif for an animation; generated.png, in FOLDER, if not given
+    out:str='' # Picture, .png, or .gif for an animation; generated.png, in FOLDER, if not given
 ) -> Path: # The picture
     "Sample from a trained model."
     _check(locals())

@@ -89,7 +89,7 @@ def logsnr(self:Process,
     t:Tensor # Times in (0, 1), any shape
 ) -> Tensor: # Same shape, falling in `t`
     "Logarithm of the signal-to-noise ratio, `2*log(alpha/sigma)` (Kingma et al. 2021)"
-    return 2*(self.alpha(t)/self.sigma(t)).log()
+    return 2*(self.alpha(t).clamp(min=0)/self.sigma(t)).log()
 
 @patch
 def time(self:Process,
@@ -208,6 +208,6 @@ def loss_weight(self:Process,
     t:Tensor # Times in [0, 1], any shape
 ) -> Tensor: # Factors of the squared error in the target, same shape
     "What the squared error of this target must be multiplied by, for it to weigh as named"
-    a,s = self.alpha(t),self.sigma(t).clamp(min=1e-4)
+    a,s = self.alpha(t).clamp(min=.01),self.sigma(t).clamp(min=.01)
     p,q = TARGETS[self.target](a, s)
     return LOSS_WEIGHTS[one_of(LOSS_WEIGHTS, name=name)]((a/s)**2)*(s/(a*q - s*p))**2

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'CLASSIFIERS', 'Score', 'Classifier', 'load_classifier', 'fid', 'kid', 'precision_recall',
-           'class_consistency', 'memorised', 'Scores', 'ImageEval']
+           'class_consistency', 'memorised', 'copy_limit', 'Scores', 'ImageEval']
 
 # %% ../nbs/08_evaluation.ipynb #de6f8a10
 import torch, torch.nn.functional as F
@@ -13,7 +13,7 @@ from importlib.resources import files
 from statistics import mean, stdev
 from torch import Tensor, nn
 from .blocks import ResidualBlock, group_norm
-from .checks import core, count, evaluating, one_of, patch, tensor
+from .checks import core, count, evaluating, must, one_of, patch, tensor
 
 # %% ../nbs/08_evaluation.ipynb #c22c3798
 class Classifier(nn.Module):
@@ -62,9 +62,15 @@ def load_classifier(
     return model.eval()
 
 # %% ../nbs/08_evaluation.ipynb #653351fc
-def _stats(f):
-    f = f.double()
-    return f.mean(0),f.T.cov()
+def _features(least, a, b):
+    "Two sets of features, checked, in double precision"
+    tensor(('n', 'd'), a=a), tensor(('m', a.shape[1]), b=b)
+    for name,f in dict(a=a, b=b).items():
+        must(len(f) >= least, f'have at least {least} rows', **{name: len(f)})
+        must(f.isfinite().all(), 'be finite', **{name: 'others'})
+    return a.cpu().double(),b.cpu().double()
+
+def _stats(f): return f.mean(0),f.T.cov()
 
 def _root(s):
     "The symmetric root of a covariance matrix"
@@ -76,11 +82,10 @@ def fid(
     b:Tensor # Features of the other, `(m, d)`
 ) -> float: # At least 0
     "Fréchet distance between two sets of features (Heusel et al. 2017)"
-    tensor(('n', 'd'), a=a), tensor(('m', a.shape[1]), b=b)
-    (mu_a,s_a),(mu_b,s_b) = _stats(a),_stats(b)
+    (mu_a,s_a),(mu_b,s_b) = (_stats(o) for o in _features(2, a, b))
     r = _root(s_a)
     cross = torch.linalg.eigvalsh(r @ s_b @ r).clamp(min=0).sqrt().sum()
-    return ((mu_a - mu_b).pow(2).sum() + s_a.trace() + s_b.trace() - 2*cross).item()
+    return max(0., ((mu_a - mu_b).pow(2).sum() + s_a.trace() + s_b.trace() - 2*cross).item())
 
 # %% ../nbs/08_evaluation.ipynb #f98276a8
 def kid(
@@ -90,10 +95,10 @@ def kid(
     generator:torch.Generator|None=None # Draws the subsets; a fixed seed if not given
 ) -> tuple[float, float]: # Mean over subsets without a common image, and its standard error
     "Kernel distance between two sets of features, without bias (Bińkowski et al. 2018)"
-    tensor(('n', 'd'), a=a), tensor(('m', a.shape[1]), b=b)
+    a,b = _features(2, a, b)
     size = min(count(2, size=size), len(a), len(b))
     g = generator or torch.Generator().manual_seed(0)
-    pick = lambda o: o[torch.randperm(len(o), generator=g)].double().split(size)
+    pick = lambda o: o[torch.randperm(len(o), generator=g)].split(size)
     def k(u, v): return (u @ v.T/u.shape[1] + 1)**3
     def inner(o): return (o.sum() - o.trace())/(size*(size - 1))
     each = [(inner(k(u, u)) + inner(k(v, v)) - 2*k(u, v).mean()).item()
@@ -107,8 +112,7 @@ def precision_recall(
     k:int=3 # Which nearest neighbour a ball reaches
 ) -> tuple[float, float]: # Precision and recall, in [0, 1]
     "Shares of samples where real images are, and the reverse (Kynkäänniemi et al. 2019)"
-    tensor(('n', 'd'), a=a), tensor(('m', a.shape[1]), b=b)
-    count(k=k)
+    a,b = (o.float() for o in _features(count(k=k) + 1, a, b))
     def inside(x, y):
         "Share of `x` in some ball of `y`"
         r = torch.cat([torch.cdist(o, y).kthvalue(k + 1).values for o in y.split(1000)])
@@ -117,7 +121,13 @@ def precision_recall(
     return inside(a, b), inside(b, a)
 
 # %% ../nbs/08_evaluation.ipynb #114c3552
-def _float(x): return x.float()/127.5 - 1 if x.dtype == torch.uint8 else x
+def _float(x): return x.float()/127.5 - 1 if x.dtype == torch.uint8 else x.float()
+
+def _at(x, model):
+    "`x` as floats where `model` is, a module or a method of one"
+    model = core(getattr(model, '__self__', model))
+    p = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return _float(x) if p is None else _float(x).to(p.device)
 
 @torch.no_grad()
 def class_consistency(
@@ -127,34 +137,45 @@ def class_consistency(
     bs:int=256 # Images at once
 ) -> float: # Share in [0, 1]
     "Share of the samples that the classifier takes for what was asked for"
-    if len(c) != len(x):
-        raise ValueError(f'c must be ({len(x)},), one an image, got {tuple(c.shape)}')
+    tensor((len(x),), 'whole numbers', c=c)
     with evaluating(core(classifier)):
-        guess = torch.cat([classifier(_float(o)).argmax(1).cpu() for o in x.split(bs)])
-    return (guess == torch.as_tensor(c).cpu()).float().mean().item()
+        logits = [classifier(_at(o, classifier)).cpu() for o in x.split(count(bs=bs))]
+    return (torch.cat(logits).argmax(1) == c.cpu()).float().mean().item()
 
 # %% ../nbs/08_evaluation.ipynb #1629583e
+def _small(x): return F.avg_pool2d(_float(x), 2).flatten(1)
+
 def _ratio(x, train):
     "Distance of each of `x` to its nearest in `train` over that to the second nearest, `(n,)`"
-    def small(o): return F.avg_pool2d(_float(o), 2).flatten(1)
-    t,shifts = small(train),[(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    t,shifts = _small(train),[(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    half = t.pow(2).sum(1)/2                                             # (m,)
     def near(o):
-        d = torch.stack([torch.cdist(small(o.roll(s, (2, 3))), t) for s in shifts]).amin(0)
-        return d.topk(2, largest=False).values
+        s = torch.stack([_small(o.roll(ij, (2, 3))) for ij in shifts])   # (9, b, d)
+        d2 = (half + s.pow(2).sum(2, keepdim=True)/2 - s @ t.T).amin(0)*2    # (b, m)
+        return d2.topk(2, largest=False).values.clamp(min=0).sqrt()
     a,b = torch.cat([near(o) for o in x.split(50)]).T
-    return a/b.clamp(min=1e-6)
+    return torch.where(a < .01*t.shape[1]**.5, 0, a/b)                   # as good as equal: a copy
 
 def memorised(
     x:Tensor, # Samples, `(n, c, h, w)`: float in [-1, 1] or uint8
-    train:Tensor, # Images that were trained on, `(m, c, h, w)`, likewise
+    train:Tensor, # Images that were trained on, `(m, c, h, w)`, likewise, at least 2
     held_out:Tensor, # Real images that were not, `(l, c, h, w)`, likewise
-    most:int=1000 # Look at the first `most` of the samples and of the held-out images
+    most:int=1000, # Look at the first `most` of the samples and of the held-out images
+    limit:float|None=None # The ratio below which a sample is a copy; from `held_out` if not given
 ) -> float: # Share in [0, 1]; for images that are new, about .01
     "Share of samples as near to one training image alone as one in a hundred of unseen images"
     for k,v in dict(x=x, train=train, held_out=held_out).items():
         tensor(('n', *train.shape[1:]), None, **{k: v})
-    limit = _ratio(held_out[:most], train).quantile(.01)
+    must(len(train) > 1 and len(x) and len(held_out), 'be two images or more', train=len(train))
+    if limit is None: limit = copy_limit(train, held_out[:count(most=most)])
     return (_ratio(x[:most], train) < limit).float().mean().item()
+
+def copy_limit(
+    train:Tensor, # Images that were trained on, `(m, c, h, w)`: float in [-1, 1] or uint8
+    held_out:Tensor # Real images that were not, `(l, c, h, w)`, likewise
+) -> float: # A ratio in [0, 1]
+    "The ratio below which one in a hundred of unseen images lies"
+    return _ratio(held_out, train).quantile(.01).item()
 
 # %% ../nbs/08_evaluation.ipynb #3e8ee3b5
 Score = namedtuple('Score', 'value sd floor')
@@ -184,6 +205,7 @@ class ImageEval:
         self.f,self.classifier,self.bs = features,classifier,count(bs=bs)
         self.train,self.held_out,self.labels = train,held_out,labels
         self.f_train = self.embed(train)
+        self.limit = copy_limit(train, held_out[:1000])
 
     @torch.no_grad()
     def embed(self,
@@ -192,7 +214,7 @@ class ImageEval:
         "The features of many images"
         x = tensor(('n', 'c', 'h', 'w'), None, x=x)
         with evaluating(getattr(self.f, '__self__', self.f)):
-            return torch.cat([self.f(_float(o)) for o in x.split(self.bs)])
+            return torch.cat([self.f(_at(o, self.f)).cpu() for o in x.split(self.bs)])
 
     def scores(self, x, c=None):
         "All scores of one set, as numbers by name"
@@ -200,9 +222,11 @@ class ImageEval:
         g = torch.Generator().manual_seed(0)
         some = self.f_train[torch.randperm(len(self.f_train), generator=g)[:len(f)]]
         precision,recall = precision_recall(f, some)
+        copies = memorised(x, self.train, self.held_out, limit=self.limit)
         res = dict(fid=fid(f, self.f_train), kid=kid(f, self.f_train)[0], precision=precision,
-                   recall=recall, memorised=memorised(x, self.train, self.held_out))
-        if c is not None: res['class_consistency'] = class_consistency(self.classifier, x, c)
+                   recall=recall, memorised=copies)
+        if c is not None and self.classifier:
+            res['class_consistency'] = class_consistency(self.classifier, x, c)
         return res
 
 # %% ../nbs/08_evaluation.ipynb #c91b6f08

@@ -10,8 +10,8 @@ __all__ = ['Time', 'TIMES', 'SAMPLERS', 'posterior', 'uniform', 'sample', 'ddpm'
 import math, torch
 from collections import namedtuple
 from torch import Tensor, nn
-from .checks import (core, count, delegates, device as on_device, evaluating, one_of,
-                                   real, takes, values_known)
+from .checks import (core, count, delegates, device as on_device, evaluating, must,
+                                   one_of, real, takes, tensor, values_known)
 from .diffusion import process_of
 
 # %% ../nbs/05_sampling.ipynb #189e2545
@@ -78,8 +78,11 @@ def _condition(model, b, device, **conditions):
 
 def _guidance(model, c, guidance, interval, negative):
     "The guidance scale and its interval, checked"
+    two = isinstance(interval, (tuple, list)) and len(interval) == 2
+    must(two, 'be two times', interval=interval)
     scale,(a,b) = real(guidance=guidance),interval
     a,b = real('[0, 1]', **{'interval[0]': a, 'interval[1]': b})
+    must(a <= b, 'be two times, the smaller first', interval=interval)
     if c is None and (scale != 1 or negative is not None): raise ValueError(
         f'guidance must be 1 without a condition c, got {guidance}')
     p = getattr(getattr(core(model), 'condition', None), 'p_uncond', 1)
@@ -101,6 +104,8 @@ def _times(process, times, n):
     else: t = torch.as_tensor(times, dtype=torch.double)
     if t.shape != (n+1,) or t[-1] != 0 or t[0] > 1 or not (t.diff() < 0).all(): raise ValueError(
         f'times must be {n+1} numbers, for n_steps={n}, that fall from at most 1 to 0, got {times}')
+    must(process.target != 'eps' or process.alpha(t[0]) > 1e-6, 'begin below 1 for a network that '
+         'predicts eps: there its prediction says nothing about x_0', times=times)
     numbers = (o.tolist() for o in (t, process.alpha(t), process.sigma(t)))
     times = [Time(*o) for o in zip(*numbers)]
     return list(zip(times, times[1:]))
@@ -154,6 +159,7 @@ def sample(
 
     def predict(x, t):
         pred = network(x, torch.full(sz[:1], t.t, device=device), t.t).to(x.dtype)
+        tensor(sz, **{'model(x_t, t)': pred})
         x_0,eps = process.solve(pred, x, t.alpha, t.sigma)
         if clip is None: return x_0, eps
         x_0 = x_0.clamp(-clip, clip)
@@ -244,7 +250,7 @@ def heun(
     "Heun's method of second order (Karras et al. 2022, algorithm 1, without added noise)"
     def step(x_0, eps, x_t, t, s, predict, **_):
         x_s = s.alpha*x_0 + s.sigma*eps                    # Euler's
-        if t.alpha < 1e-6: return x_s                      # at t = 1 sigma/alpha is infinite
+        if t.sigma*s.alpha > 10*s.sigma*t.alpha: return x_s    # a step too large for the method
         _,eps_s = predict(x_s, s)
         dr = s.sigma/s.alpha - t.sigma/t.alpha
         return s.alpha*(x_t/t.alpha + dr*(eps + eps_s)/2)
@@ -308,13 +314,15 @@ def generate(
     "Many images, batch by batch; image `i` does not depend on the batch"
     (n,bs),seed = count(n=n, bs=bs),count(0, seed=seed)
     if isinstance(sampler, str): sampler = SAMPLERS[one_of(SAMPLERS, sampler=sampler)]
-    if c is not None and len(c) != n:
-        raise ValueError(f'c must be ({n}, ...), one an image, got {tuple(c.shape)}')
+    size = n if c is None else len(c)
+    must(size == n, f'be ({n}, ...), one an image', c=size)
     res,(black,white) = [],value_range
+    must(black < white, 'be (black, white), black < white', value_range=value_range)
+    each = {k: kwargs.pop(k, None) for k in ('negative', 'x_T')} | dict(c=c)    # one an image
     for i in _bar(range(0, n, bs), progress):
         gs = [_own(seed, j) for j in range(i, min(i + bs, n))]
-        some = None if c is None else c[i:i+bs]
-        kw = dict(c=some, generator=gs, keep=False, progress=False, **kwargs)
+        some = {k: v[i:i+bs] for k,v in each.items() if v is not None}
+        kw = dict(generator=gs, keep=False, progress=False, **some, **kwargs)
         x_0,_ = sampler(model, (len(gs), *sz), device, **kw)
         res.append(((x_0 - black)/(white - black)*255).clamp(0, 255).round().byte().cpu())
     return torch.cat(res)

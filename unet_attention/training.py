@@ -20,10 +20,10 @@ from fastai.callback.schedule import *
 from fastai.callback.progress import *
 from fastai.callback.fp16 import *      # these two add methods to Learner: to_bf16,
 from fastai.callback.hook import *      # and summary
-from .checks import core, count, delegates, one_of, real, takes, tensor, within
+from .checks import core, count, delegates, must, one_of, real, takes, tensor, within
 from .diffusion import LOSS_WEIGHTS, noisify, process_of, to_target
 from .images import image_grid, show_images
-from .sampling import ddim, generate
+from .sampling import SAMPLERS, ddim, generate
 
 # %% ../nbs/07_training.ipynb #1e260a6e
 def stratified_times(
@@ -63,6 +63,7 @@ class FashionDDPM(Callback):
     ):
         self.seed,self.weight,self.generator = count(0, seed=seed),weight,None
         self.times = times
+        must(callable(times), 'be a function of n and device', times=times)
         if weight is not None: _check_weight(weight)
 
     @property
@@ -287,8 +288,9 @@ def diffusion_learner(
     if not given(FashionDDPM):
         noising = ConditionalFashionDDPM if conditional else FashionDDPM
         cbs = L(noising(weight=weight, times=times)) + cbs
-    elif weight is not None: raise ValueError(
-        f'weight must be None beside a FashionDDPM in cbs, got {weight!r}')
+    else:
+        must(weight is None, 'be None beside a FashionDDPM in cbs', weight=weight)
+        must(times is stratified_times, 'be left out beside a FashionDDPM in cbs', times=times)
     kwargs = dict(opt_func=partial(OptimWrapper, opt=Muon), metrics=EpsLoss()) | kwargs
     return DiffusionLearner(dls, model, loss_func=loss_func, wd=wd, cbs=cbs, **kwargs)
 
@@ -382,6 +384,9 @@ class Preview(Callback):
         **kwargs # Passed to `generate`: `sampler`, `n_steps`, `guidance`, `seed`, ...
     ):
         self.n,self.every = count(n=n, every=every)
+        if isinstance(s := kwargs.get('sampler'), str): one_of(SAMPLERS, sampler=s)
+        must(score is None or callable(score), 'be a function', score=score)
+        must(not (folder and Path(folder).is_file()), 'be a folder', folder=folder)
         self.score,self.folder,self.kw,self.images,self.scores = score,folder,kwargs,[],[]
 
 # %% ../nbs/07_training.ipynb #66a673f4

@@ -154,7 +154,7 @@ def _ratio(x, train):
         d2 = (half + s.pow(2).sum(2, keepdim=True)/2 - s @ t.T).amin(0)*2    # (b, m)
         return d2.topk(2, largest=False).values.clamp(min=0).sqrt()
     a,b = torch.cat([near(o) for o in x.split(50)]).T
-    return torch.where(a < .01*t.shape[1]**.5, 0, a/b)                   # as good as equal: a copy
+    return torch.where(a < .001*t.shape[1]**.5, 0, a/b)                  # as good as equal: a copy
 
 def memorised(
     x:Tensor, # Samples, `(n, c, h, w)`: float in [-1, 1] or uint8
@@ -175,7 +175,7 @@ def copy_limit(
     held_out:Tensor # Real images that were not, `(l, c, h, w)`, likewise
 ) -> float: # A ratio in [0, 1]
     "The ratio below which one in a hundred of unseen images lies"
-    return _ratio(held_out, train).quantile(.01).item()
+    return max(_ratio(held_out, train).quantile(.01).item(), 1e-6)
 
 # %% ../nbs/08_evaluation.ipynb #3e8ee3b5
 Score = namedtuple('Score', 'value sd floor')

@@ -5,7 +5,7 @@
 README.md beside this file says what is compared."""
 import json, time, torch
 from pathlib import Path
-from fastcore.script import call_parse
+from fastcore.script import call_parse, store_true
 from unet_attention.evaluation import ImageEval, fid, load_classifier, precision_recall
 from unet_attention.sampling import generate
 from unet_attention.saving import load_unet
@@ -21,14 +21,17 @@ def main(
     folder:str, # Folder of a model of Fashion-MNIST
     out:str='spacing.jsonl', # Where each result is added as a line of JSON
     n:int=1000, # Samples, from the same noise each time
-    threads:int=1 # Of torch
+    threads:int=1, # Of torch
+    n_train:int=None, # Real images to compare with; all 60,000 if not given
+    eager:store_true=False # Do not compile the network
 ):
     "Sample with each sampler, number of steps and spacing, and score the samples"
     torch.set_num_threads(threads)
-    model,judge,dls = load_unet(folder),load_classifier('fashion'),get_fashion_dls(bs=8)
+    model,judge = load_unet(folder),load_classifier('fashion')
+    dls = get_fashion_dls(bs=8, n_train=n_train)
     score = ImageEval(dls.train.dataset.x, dls.valid.dataset.x, judge.features)
     c = torch.arange(n) % model.condition.n_classes if model.condition else None
-    f = torch.compile(model)
+    f = model if eager else torch.compile(model)
     for sampler,steps,times in PLAN:
         start = time.time()
         kw = dict(sampler=sampler, n_steps=steps, times=times, progress=False)

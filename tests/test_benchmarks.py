@@ -331,3 +331,18 @@ def test_operators():
     rows = {l.split('|')[1].strip(): int(l.split('|')[2]) for l in lines}
     assert rc == 0 and rows['convolutions'] > 10, out + err
     assert rows['all'] == sum(v for k,v in rows.items() if k != 'all'), out + err
+
+@pytest.mark.skipif(not os.environ.get('FASHION_MNIST_PATH'), reason='needs FASHION_MNIST_PATH')
+def test_spacing(tmp_path):
+    from unet_attention.saving import save_unet
+    from unet_attention.unet import TAUnet
+    import spacing
+    model = TAUnet((4,), (0,), (1,), color_channels=1)
+    save_unet(model, tmp_path/'model', sz=32)
+    out = tmp_path/'spacing.jsonl'
+    args = '--out', out, '--n', 4, '--n-train', 50, '--eager'
+    rc,said,err = run('spacing.py', tmp_path/'model', *args)
+    assert rc == 0, err
+    rows = [json.loads(l) for l in out.read_text().splitlines()]
+    assert [(o['sampler'], o['steps'], o['times']) for o in rows] == spacing.PLAN
+    assert all(math.isfinite(o['fid']) and o['brightness'] >= 0 for o in rows)

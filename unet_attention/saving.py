@@ -53,7 +53,7 @@ def save_unet(
     return folder
 
 # %% ../nbs/23_saving.ipynb #56ff8655
-PRETRAINED = ['fashion']          # models that come with the package
+PRETRAINED = ['fashion', 'shapes']          # models that come with the package
 
 def _folder(folder):
     "Where a model is: in a folder, or, if there is none of that name, in the package"

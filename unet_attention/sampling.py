@@ -76,6 +76,7 @@ def _condition(model, b, device, **conditions):
         if condition is not None: condition.check(c, b)
     return conditions.values()
 
+# %% ../nbs/05_sampling.ipynb #545f7185
 def _guidance(model, c, guidance, interval, negative):
     "The guidance scale and its interval, checked"
     two = isinstance(interval, (tuple, list)) and len(interval) == 2
@@ -127,6 +128,24 @@ def _bar(steps, progress):
     from tqdm.auto import tqdm
     return tqdm(steps, unit='step', leave=False)
 
+# %% ../nbs/05_sampling.ipynb #fa13e0be
+def _denoiser(network, process, clip):
+    "`network` as a function of `x_t` and a `Time` that gives `x_0` and `eps`"
+    def predict(x, t):
+        pred = network(x, torch.full(x.shape[:1], t.t, device=x.device), t.t).to(x.dtype)
+        tensor(tuple(x.shape), **{'model(x_t, t)': pred})
+        x_0,eps = process.solve(pred, x, t.alpha, t.sigma)
+        if clip is None: return x_0, eps
+        x_0 = x_0.clamp(-clip, clip)
+        return x_0, (x - t.alpha*x_0)/t.sigma
+    return predict
+
+def _check_finite(x, s, step):
+    "On the CPU at every step; on a device, which would have to be waited for, only at the end"
+    look = values_known(x) or not (s.t or x.is_meta)
+    if look and not x.isfinite().all(): raise FloatingPointError(
+        f'model must predict finite numbers, got others by {step}')
+
 # %% ../nbs/05_sampling.ipynb #ae30bad4
 @torch.no_grad()
 def sample(
@@ -156,15 +175,7 @@ def sample(
     noise,network = _noise(sz, device, generator),_predictor(model, c, guidance, interval, negative)
     x = noise() if x_T is None else torch.as_tensor(x_T).to(device).float()
     if x.shape != sz: raise ValueError(f'x_T must have the shape sz={sz}, got {tuple(x.shape)}')
-
-    def predict(x, t):
-        pred = network(x, torch.full(sz[:1], t.t, device=device), t.t).to(x.dtype)
-        tensor(sz, **{'model(x_t, t)': pred})
-        x_0,eps = process.solve(pred, x, t.alpha, t.sigma)
-        if clip is None: return x_0, eps
-        x_0 = x_0.clamp(-clip, clip)
-        return x_0, (x - t.alpha*x_0)/t.sigma
-
+    predict = _denoiser(network, process, clip)
     past,x_0s = None,[]
     with evaluating(core(model)):
         for i,(t,s) in enumerate(_bar(_times(process, times, n_steps), progress)):
@@ -173,9 +184,7 @@ def sample(
             x = step(x_0, eps, x, t, s, noise=noise, predict=predict, past=past) if s.t else x_0
             past = t,x_0
             if keep: x_0s.append(x_0)
-            look = values_known(x) or not (s.t or x.is_meta)        # on a device only at the end
-            if look and not x.isfinite().all(): raise FloatingPointError(
-                f'model must predict finite numbers, got others by step {i+1} of {n_steps}')
+            _check_finite(x, s, f'step {i+1} of {n_steps}')
     return x, x_0s
 
 # %% ../nbs/05_sampling.ipynb #a64ec858

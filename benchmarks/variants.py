@@ -139,9 +139,12 @@ def held(model):
     return after
 
 V = {'as it is': {}}
-V |= {f'rate {lr}': dict(lr=float(lr)) for lr in ('3e-3','5e-3','8e-3','1.2e-2','2e-2')}
+RATES = '3e-3','5e-3','8e-3'
+adamw = torch.optim.AdamW
+V |= {f'rate {lr}': dict(lr=float(lr)) for lr in ('3e-3','8e-3','1.2e-2')}
+V |= {f'AdamW, rate {lr}': dict(lr=float(lr), opt=adamw) for lr in (*RATES,'1.2e-2','2e-2')}
 old = method(ResidualBlock, 'forward', raw_shortcut)
-V |= {f'shortcut of x, rate {lr}': dict(net=old, lr=float(lr)) for lr in ('3e-3','5e-3','8e-3')}
+V |= {f'shortcut of x, AdamW, rate {lr}': dict(net=old, lr=float(lr), opt=adamw) for lr in RATES}
 V |= {'shortcut of silu(norm1(x))': dict(net=method(ResidualBlock, 'forward', silu_shortcut)),
       'time before the norm': dict(net=method(ResidualBlock, 'condition', time_before_norm)),
       'time after both norms': dict(net=time_twice), 'time starts at zero': dict(net=zero_time),
@@ -153,8 +156,7 @@ V |= {'shortcut of silu(norm1(x))': dict(net=method(ResidualBlock, 'forward', si
       'BatchNorm': dict(net=batchnorm), 'bilinear upsampling': dict(net=bilinear),
       'betas .9, .999': dict(betas=(.9,.999)), 'betas .9, .95': dict(betas=(.9,.95)), 'betas .95, .99': dict(betas=(.95,.99)),
       "AdamW's eps 1e-5": dict(eps=1e-5), 'weight decay 0': dict(weight_decay=0.), 'weight decay .1': dict(weight_decay=.1),
-      'warm-up .02': dict(pct=.02), 'warm-up .25': dict(pct=.25), 'weights held': dict(hold=True),
-      **{f'Muon, rate {lr}': dict(lr=float(lr), opt=Muon) for lr in ('3e-3','5e-3','8e-3')}}
+      'warm-up .02': dict(pct=.02), 'warm-up .25': dict(pct=.25), 'weights held': dict(hold=True)}
 EMAS = (.99, .995, .998)
 
 def rate(i, n, pct):
@@ -181,7 +183,7 @@ def eps_losses(model, weights, dl, precision, device):
     model.train()
     return res
 
-def run(dls, cfg, seed, compiled, precision, device, net=None, lr=8e-3, opt=torch.optim.AdamW, pct=.1, hold=False, **kw):
+def run(dls, cfg, seed, compiled, precision, device, net=None, lr=5e-3, opt=Muon, pct=.1, hold=False, **kw):
     "Train once over the images; the losses of the steps, and `eps_loss` with the last weights and with each average"
     torch.manual_seed(seed)
     model = ConditionalTAUnet(10 if cfg['color_channels'] == 1 else 12, **cfg).to(device)
@@ -227,7 +229,7 @@ def main(
     seeds:str='0,1,2', # Of the weights, the order and the noise
     n:int=9600, # Training images, each seen once
     bs:int=32, # Images in a batch
-    lr:float=8e-3, # Highest rate of variants that do not say another
+    lr:float=5e-3, # Highest rate of variants that do not say another
     device:str='cpu', # 'cuda' or 'cpu'
     bf16:bool=False, # Forward pass in bfloat16
     compile:bool=False, # `torch.compile` the model

@@ -191,3 +191,13 @@ def test_flow_diffusers():
 
 def test_agree_can_fail():
     with pytest.raises(AssertionError): agree(torch.zeros(2), torch.full((2,), 1e-4))
+
+def test_layout_unet2d():
+    "What 03's table says of diffusers' network: one block more a level in the decoder, the middle"
+    kinds = dict(down_block_types=('DownBlock2D', 'AttnDownBlock2D'),
+                 up_block_types=('AttnUpBlock2D', 'UpBlock2D'))
+    m = diffusers.UNet2DModel(block_out_channels=(32, 64), layers_per_block=2, **kinds)
+    assert [len(o.resnets) for o in m.down_blocks] == [2, 2]
+    assert [len(o.resnets) for o in m.up_blocks] == [3, 3]
+    assert (len(m.mid_block.resnets), len(m.mid_block.attentions)) == (2, 1)
+    assert m.config.resnet_time_scale_shift == 'default' and m.config.norm_num_groups == 32

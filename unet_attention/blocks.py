@@ -90,7 +90,7 @@ class TAResBlock(nn.Module):
         ks:int=3, # Side of the convolutions' kernel, odd
         stride:int=2, # The output's side is the input's divided by this, rounded up
         nh:int|None=None, # Heads of the attention; `None` or 0 for no attention
-        context_dim:int|None=None # Width of the context's vectors; `None` for no cross-attention
+        context_dim:int|None=None # Width of the context's vectors; cross-attention needs `nh` too
     ):
         super().__init__()
         count(t_embed=t_embed, c_in=c_in, c_out=c_out)

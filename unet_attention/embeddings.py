@@ -15,7 +15,7 @@ def timestep_embedding(
     t:Tensor, # Times, `(b,)`, floating point in [0, 1]
     dim:int, # Width of the embedding, even
     scale:float=1000., # Time is multiplied by this first; 1 for time counted in steps
-    max_period:float=10000. # The frequencies fall from 1 towards `1/max_period`, just missing it
+    max_period:float=10000. # The frequencies are 1 to nearly `1/max_period` radians a step
 ) -> Tensor: # `(b, dim)`, float32 in [-1, 1]: `dim/2` sines, then `dim/2` cosines
     "Sinusoidal embedding of time (Vaswani et al. 2017, section 3.5)"
     i = torch.arange(dim//2, device=t.device)

@@ -194,7 +194,7 @@ def ddpm(
     sz:tuple, # Shape of the samples, `(b, c, h, w)`
     device:str|torch.device='cpu', # Where to sample; as it stands, where the model is
     n_steps:int=100, # Steps, at least 1
-    variance:str='small', # Of a step: 'small', the posterior's, or 'large', all that came in
+    variance:str='small', # Of a step: 'small', the posterior's, or 'large', the forward step's
     **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`; every step's prediction of them
     "Ancestral sampling (Ho et al. 2020, algorithm 2, for continuous time)"
@@ -256,7 +256,7 @@ def heun(
     times='karras', # A name in `TIMES`, or `n_steps + 1` numbers, falling to 0
     **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`; every step's prediction of them
-    "Heun's method of second order (Karras et al. 2022, algorithm 1, without added noise)"
+    "Heun's method of second order; Euler's where a step is long (Karras et al. 2022, algorithm 1)"
     def step(x_0, eps, x_t, t, s, predict, **_):
         x_s = s.alpha*x_0 + s.sigma*eps                    # Euler's
         if t.sigma*s.alpha > 10*s.sigma*t.alpha: return x_s    # a step too large for the method

@@ -201,3 +201,13 @@ def test_layout_unet2d():
     assert [len(o.resnets) for o in m.up_blocks] == [3, 3]
     assert (len(m.mid_block.resnets), len(m.mid_block.attentions)) == (2, 1)
     assert m.config.resnet_time_scale_shift == 'default' and m.config.norm_num_groups == 32
+
+@pytest.mark.parametrize('name,schedule,most', [('squaredcos_cap_v2', 'cosine', .0075),
+                                                ('linear', 'linear', .001)])
+def test_index_of_time(name, schedule, most):
+    "What 04 says of diffusers' index i: it is about our time (i+1)/1000"
+    theirs = DDPMScheduler(beta_schedule=name).alphas_cumprod
+    ours = Process('eps', schedule).alpha((torch.arange(1000) + 1.)/1000)**2
+    assert (theirs - ours).abs().max() < most
+    shifted = Process('eps', schedule).alpha(torch.arange(1000)/1000)**2
+    assert (theirs - ours).abs().mean() < (theirs - shifted).abs().mean()

@@ -168,7 +168,7 @@ class Denoiser(nn.Module):
         model, # Called as `model(x_t, t)`, or `model(x_t, t, c)` when sampling with a condition
         target:str, # What it predicts: 'eps', 'v', 'x_0' or 'flow'
         schedule:str='cosine', # 'cosine', 'linear' or 'flow'
-        time_scale:float=1. # What time 1 is called there: 999 for a network that counts 1000 steps
+        time_scale:float=1. # What time 1 is called there: 999 for a network that counts from 0 to 999
     ):
         super().__init__()
         if not callable(model): raise TypeError(f'model must be callable, got {model!r}')
@@ -207,7 +207,7 @@ def loss_weight(self:Process,
     name:str, # A name in `LOSS_WEIGHTS`
     t:Tensor # Times in [0, 1], any shape
 ) -> Tensor: # Factors of the squared error in the target, same shape
-    "What the squared error of this target must be multiplied by, for it to weigh as named"
+    "Factors that make this target's squared error weigh as named; alpha, sigma >= .01"
     a,s = self.alpha(t).clamp(min=.01),self.sigma(t).clamp(min=.01)
     p,q = TARGETS[self.target](a, s)
     return LOSS_WEIGHTS[one_of(LOSS_WEIGHTS, name=name)]((a/s)**2)*(s/(a*q - s*p))**2

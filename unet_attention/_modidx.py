@@ -267,6 +267,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'unet_attention/evaluation.py'),
                                            'unet_attention.evaluation.ImageEval.embed': ( 'evaluation.html#imageeval.embed',
                                                                                           'unet_attention/evaluation.py'),
+                                           'unet_attention.evaluation.ImageEval.reference': ( 'evaluation.html#imageeval.reference',
+                                                                                              'unet_attention/evaluation.py'),
                                            'unet_attention.evaluation.ImageEval.scores': ( 'evaluation.html#imageeval.scores',
                                                                                            'unet_attention/evaluation.py'),
                                            'unet_attention.evaluation.Scores': ('evaluation.html#scores', 'unet_attention/evaluation.py'),

@@ -168,7 +168,7 @@ class Denoiser(nn.Module):
         model, # Called as `model(x_t, t)`, or `model(x_t, t, c)` when sampling with a condition
         target:str, # What it predicts: 'eps', 'v', 'x_0' or 'flow'
         schedule:str='cosine', # 'cosine', 'linear' or 'flow'
-        time_scale:float=1. # What time 1 is called there: 999 for a network that counts from 0 to 999
+        time_scale:float=1. # What time 1 is called there; 999 for one that counts to 999
     ):
         super().__init__()
         if not callable(model): raise TypeError(f'model must be callable, got {model!r}')

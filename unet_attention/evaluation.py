@@ -116,8 +116,8 @@ def precision_recall(
     def inside(x, y):
         "Share of `x` in some ball of `y`"
         r = torch.cat([torch.cdist(o, y).kthvalue(k + 1).values for o in y.split(1000)])
-        return mean((torch.cdist(o, y) <= r).any(1).float().mean().item()*len(o)/len(x)
-                    for o in x.split(1000))*-(-len(x)//1000)
+        hit = torch.cat([(torch.cdist(o, y) <= r).any(1) for o in x.split(1000)])
+        return hit.float().mean().item()
     return inside(a, b), inside(b, a)
 
 # %% ../nbs/08_evaluation.ipynb #114c3552
@@ -205,7 +205,7 @@ class ImageEval:
         self.f,self.classifier,self.bs = features,classifier,count(bs=bs)
         self.train,self.held_out,self.labels = train,held_out,labels
         self.f_train = self.embed(train)
-        self.limit = copy_limit(train, held_out[:1000])
+        self.limit = copy_limit(train, held_out[-1000:])
 
     @torch.no_grad()
     def embed(self,
@@ -229,6 +229,14 @@ class ImageEval:
             res['class_consistency'] = class_consistency(self.classifier, x, c)
         return res
 
+    def reference(self, n, c=None):
+        "As many unseen real images as samples, of the classes `c` if there are labels"
+        if c is None or self.labels is None: return self.held_out[:n],None
+        at = {int(k): iter((self.labels == k).nonzero()[:, 0].tolist()) for k in c.unique()}
+        i = torch.tensor([next(at[k], -1) for k in c.tolist()])
+        i = i[i >= 0]                                  # fewer, if there are not so many
+        return self.held_out[i],self.labels[i]
+
 # %% ../nbs/08_evaluation.ipynb #c91b6f08
 @patch
 def __call__(self:ImageEval,
@@ -237,9 +245,9 @@ def __call__(self:ImageEval,
 ) -> Scores: # By name: value, standard deviation over the sets, floor
     "Score samples; the more there are, the better"
     sets = [x] if isinstance(x, Tensor) else list(x)
-    n,labels = len(sets[0]),None if c is None or self.labels is None else self.labels
+    n = len(sets[0])
     each = [self.scores(o, c) for o in sets]
-    floor = self.scores(self.held_out[:n], None if labels is None else labels[:n])
+    floor = self.scores(*self.reference(n, c))
     def score(k):
         vs = [o[k] for o in each]
         return Score(mean(vs), stdev(vs) if len(vs) > 1 else None, floor.get(k, float('nan')))

@@ -6,7 +6,7 @@
 __all__ = ['MODELS', 'FORMAT', 'PRETRAINED', 'save_unet', 'read_config', 'load_unet']
 
 # %% ../nbs/23_saving.ipynb #0b541e92
-import json, os, torch
+import hashlib, json, math, os, torch
 from importlib.resources import files
 from pathlib import Path
 from torch import nn
@@ -15,15 +15,14 @@ from .unet import ConditionalTAUnet, ContextTAUnet, TAUnet, UNet
 
 # %% ../nbs/23_saving.ipynb #5dc5465c
 MODELS = {o.__name__: o for o in (UNet, TAUnet, ConditionalTAUnet, ContextTAUnet)}
-FORMAT = 2              # the weights of format 1 belong to blocks with raw shortcuts
+FORMAT = 3              # since 3 the config knows its weights; those of 1 had raw shortcuts
 
 def _describe(model, extra):
     "What `config.json` will say, or an error if it could not rebuild `model`"
     kind = type(model)
     must(kind in MODELS.values(), f'be one of {", ".join(MODELS)}', TypeError, model=kind)
-    sizes = lambda m: {k: tuple(v.shape) for k,v in m.state_dict().items()}
     with torch.device('meta'): plain = kind(**model.config)
-    same = sizes(plain) == sizes(model)
+    same = _sizes(plain) == _sizes(model)
     must(same, 'have the parts that its config describes, or keep its state_dict', model=kind)
     for k,v in (('model.config', model.config), *extra.items()):
         try: json.dumps(v)
@@ -31,7 +30,25 @@ def _describe(model, extra):
             raise TypeError(f'{k} must consist of JSON types, got {v!r}: {e}') from None
     return dict(format=FORMAT, model=kind.__name__, config=model.config, extra=extra)
 
+def _sizes(model): return {k: tuple(v.shape) for k,v in model.state_dict().items()}
+
+def _check_weights(weights, whose):
+    "Weights are floating point and finite"
+    for k,v in weights.items():
+        good = v.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+        must(good and bool(v.isfinite().all()), 'be finite floating point numbers',
+             **{f'{k} in {whose}': 'others' if good else str(v.dtype)})
+
 # %% ../nbs/23_saving.ipynb #79315c4a
+_CONFIG,_WEIGHTS = 'config.json','model.safetensors'
+
+def _write(file, content):
+    "Write a file to the disk, not only to its cache"
+    with open(file, 'wb') as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+
 def save_unet(
     model:nn.Module, # One of the U-Nets of this library; compiled and parallel ones are unwrapped
     folder:str|Path, # Made if it is not there
@@ -40,13 +57,16 @@ def save_unet(
     "Write `config.json` and `model.safetensors`"
     from safetensors.torch import save
     model,folder = core(model),Path(folder)
-    config = json.dumps(_describe(model, extra), indent=2) + '\n'
-    folder.mkdir(parents=True, exist_ok=True)
-    new = {f: folder/f'{f}.new' for f in ('config.json', 'model.safetensors')}
+    config = _describe(model, extra)
     weights = {k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
+    _check_weights(weights, 'model')
+    weights = save(weights)
+    config['sha256'] = hashlib.sha256(weights).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    new = {f: folder/f'{f}.new' for f in (_WEIGHTS, _CONFIG)}
     try:
-        new['config.json'].write_text(config, encoding='utf-8')
-        new['model.safetensors'].write_bytes(save(weights))
+        _write(new[_WEIGHTS], weights)
+        _write(new[_CONFIG], (json.dumps(config, indent=2) + '\n').encode())
         for f,tmp in new.items(): os.replace(tmp, folder/f)
     finally:
         for tmp in new.values(): tmp.unlink(missing_ok=True)
@@ -54,39 +74,100 @@ def save_unet(
 
 # %% ../nbs/23_saving.ipynb #56ff8655
 PRETRAINED = ['fashion', 'shapes']          # models that come with the package
+_MOST = 10*2**20                             # bytes of a config, and of the header of the weights
 
 def _folder(folder):
     "Where a model is: in a folder, or, if there is none of that name, in the package"
     mine = folder in PRETRAINED and not Path(folder).exists()
     return Path(str(files('unet_attention')/'pretrained'/folder)) if mine else Path(folder)
 
+def _json(file):
+    "The object in a file"
+    must(file.stat().st_size <= _MOST, f'have at most {_MOST:,} bytes', **{str(file): 'more'})
+    try: d = json.loads(file.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f'{file} must be JSON: {e}') from None
+    return d if isinstance(d, dict) else {}
+
+def _digest(file): return hashlib.sha256(file.read_bytes()).hexdigest()
+
 def read_config(
     folder:str|Path # A folder that `save_unet` wrote, or a name in `PRETRAINED`
-) -> dict: # `model`, a name; `config`, its arguments; `extra`, whatever else was kept
+) -> dict: # `model`, a name; `config`, its arguments; `extra`, whatever else was kept; `sha256`
     "What `config.json` says of a saved model"
-    file = _folder(folder)/'config.json'
-    for f in (file, file.with_name('model.safetensors')):
+    folder = _folder(folder)
+    file,new = folder/_CONFIG,folder/f'{_CONFIG}.new'
+    weights = folder/_WEIGHTS
+    if new.is_file() and weights.is_file() and _json(new).get('sha256') == _digest(weights):
+        os.replace(new, file)                          # a save was killed before its last step
+    for f in (file, weights):
         if not f.is_file(): raise FileNotFoundError(f'folder must hold a model: {f} is missing')
-    try: d = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError as e: raise ValueError(f'{file} must be JSON: {e}') from None
-    if not isinstance(d, dict): d = {}
-    name,made,extra = d.get('model'),d.get('format', 1),d.get('extra', {})
+    d = _json(file)
+    name,made,config,extra = d.get('model'),d.get('format', 1),d.get('config'),d.get('extra', {})
     one_of(MODELS, **{f'model in {file}': name})
     must(made == FORMAT, f'be {FORMAT}: another version saved it', **{f'format in {file}': made})
-    must(isinstance(extra, dict), 'be an object', **{f'extra in {file}': extra})
-    return dict(model=name, config=d.get('config'), extra=extra)
+    for k,v in dict(config=config, extra=extra).items():
+        must(isinstance(v, dict), 'be an object', **{f'{k} in {file}': v})
+    return dict(model=name, config=config, extra=extra, sha256=d.get('sha256'))
 
+# %% ../nbs/23_saving.ipynb #14ae271a
+def _header(file):
+    "Shape of each tensor in a safetensors file"
+    from safetensors import SafetensorError, safe_open
+    with open(file, 'rb') as f: size = int.from_bytes(f.read(8), 'little')
+    whole = size <= min(_MOST, file.stat().st_size)
+    must(whole, 'be a whole safetensors file', **{str(file): 'another'})
+    try:
+        with safe_open(file, 'pt') as f:
+            return {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}
+    except SafetensorError as e:
+        raise ValueError(f'{file} must be a whole safetensors file: {e}') from None
+
+def _modest(file, config, header):
+    "Raise an error if the config asks for more than the file has"
+    weights,tensors = sum(map(math.prod, header.values())),len(header)
+    for k,v in config.items():
+        vs = v if isinstance(v, list) else [v]
+        numbers = [o for o in vs if isinstance(o, (int, float))]
+        few = len(vs) <= tensors and (k != 'n_blocks' or sum(numbers) <= tensors)
+        right = f'fit a file of {tensors} tensors, {weights:,} weights'
+        few = few and all(abs(o) <= weights for o in numbers)
+        must(few, right, **{f'{k} in {file}': _short(v)})
+
+def _short(v, most=50): return s if len(s := str(v)) < most else s[:most] + '...'
+
+def _blank(folder, d, header):
+    "The network that the config describes, without memory, compared with the file's header"
+    _modest(folder/_CONFIG, d['config'], header)
+    try:
+        with torch.device('meta'): model = MODELS[d['model']](**d['config'])
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f'{folder/_CONFIG} does not describe a model: {_short(e, 200)}') from e
+    sizes = _sizes(model)
+    bad = [k for k in sizes | header if sizes.get(k) != header.get(k)]
+    k = (bad or [''])[0]
+    must(not bad, f'fit {folder/_CONFIG}, which wants {sizes.get(k, "nothing")} for {k}',
+         **{f'{_WEIGHTS} ({len(bad)} of {len(sizes)} tensors differ)': header.get(k, 'nothing')})
+    return model
+
+# %% ../nbs/23_saving.ipynb #0513f8d2
 def load_unet(
     folder:str|Path, # A folder that `save_unet` wrote, or a name in `PRETRAINED`
     device:str|torch.device='cpu' # Where to put the model
 ) -> nn.Module: # The model, in `eval` mode
-    "Rebuild a model from `config.json` and `model.safetensors`"
-    from safetensors.torch import load_file
-    device,d,weights = on_device(device),read_config(folder),_folder(folder)/'model.safetensors'
-    try: model = MODELS[d['model']](**d['config'])
-    except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(f'config.json in {folder} does not describe a model: {e}') from e
-    try: model.load_state_dict(load_file(weights))
-    except Exception as e:
-        raise ValueError(f'{weights} does not fit config.json, or is damaged: {e}') from e
-    return model.to(device).eval()
+    "Rebuild a model from `config.json` and `model.safetensors`; runs nothing that is in them"
+    from safetensors.torch import load
+    device,d,at = on_device(device),read_config(folder),_folder(folder)
+    model = _blank(at, d, _header(at/_WEIGHTS))
+    content = (at/_WEIGHTS).read_bytes()
+    same = d['sha256'] == hashlib.sha256(content).hexdigest()
+    must(same, 'belong to config.json: it is damaged, or of another model',
+         **{str(at/_WEIGHTS): 'another digest'})
+    weights = load(content)
+    _check_weights(weights, at/_WEIGHTS)
+    model.to_empty(device=device)
+    if at != Path(folder):                             # in the package, stored in half the space
+        weights = {k: v.float() for k,v in weights.items()}
+    for k,p in model.state_dict(keep_vars=True).items(): p.data = p.data.to(weights[k].dtype)
+    model.load_state_dict(weights)
+    return model.eval()

@@ -1,6 +1,7 @@
 """Notebooks as Sphinx should read them, and as plain text: directives obeyed, progress bars swept out, cells that only
 test and private helpers folded, figures shown at the size they were drawn for."""
 import ast, base64, io, json, re
+from collections import namedtuple
 from pathlib import Path
 from PIL import Image
 
@@ -96,11 +97,13 @@ def folded(ds, code, later, outs):
     if names and all(o[0] == '_' for o in names): return f"Helper{'s'[:len(names) > 1]}: {', '.join(sorted(names))}"
     return 'Code' if 'export' in ds or 'code-fold' in ds else ''
 
+Demo = namedtuple('Demo', 'code text picture alt folded')       # a cell that defines nothing, and what it showed
+
 class Book:
-    "A notebook: `cells` for Sphinx, `twin` as plain text, `shown` with code, outputs, and whether the cell is folded"
+    "A notebook: `cells` for Sphinx, `twin` as plain text, its demonstrations, figures, and the names it defines"
     def __init__(self, file, nbs, names, colab=None):
         self.file,self.rel = file,file.relative_to(nbs)
-        self.doc,self.cells,self.shown,self.figures,self.defined,self.title = self.rel.with_suffix('').as_posix(),[],[],[],[],''
+        self.doc,self.cells,self.demos,self.figures,self.defined,self.title = self.rel.with_suffix('').as_posix(),[],[],[],[],''
         twin,raw = [],json.loads(file.read_text(encoding='utf-8'))['cells']
         self.module = next((m[1] for c in raw if (m := re.match(r'#\| default_exp (\w+)', text(c['source'])))), None)
         codes = [split(c)[1] if c['cell_type'] == 'code' else '' for c in raw]
@@ -142,7 +145,7 @@ class Book:
         self.cells.append(dict(cell_type='code', metadata=meta, source=shown, execution_count=None, outputs=outs))
         if new: self.md('{.defined}\nIn the reference: ' + ', '.join(f'`{n}`' for n in new) + '.')
         said = [plain(o, ds.get('fig-alt')) for o in outs]
-        if not new: self.shown.append((code, '' if pics else '\n'.join(said), bool(fold)))
+        if not new: self.demos.append(Demo(code, '' if pics else '\n'.join(said), pics[0] if pics else None, ds.get('fig-alt'), bool(fold)))
         return [f'```python\n{shown}\n```']*(not hide) + [f'```text\n{o}\n```' for o in said]
 
     def save(self, folder, index):

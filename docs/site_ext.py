@@ -9,7 +9,7 @@ from fastcore.docments import docments
 from PIL import Image, ImageOps
 from sphinx.ext.intersphinx import InventoryAdapter
 from sphinx.pycode import ModuleAnalyzer
-from book import Book, made, notebooks, parsed
+from book import Book, made, notebooks, parsed, size
 
 site = None        # `tools/docs` makes it
 
@@ -136,26 +136,43 @@ def document(app, what, name, obj, options, lines):
             doc = '; '.join(o for o in (said[p], must.get(p)) if o)
             if doc: lines += ['', f':param {p}: {rst(doc)}']
         if said.get('return'): lines += ['', f':returns: {rst(said["return"])}']
-    if '.' not in short: lines += ['', *example(site, name, short)]
+    if '.' not in short: lines += ['', *example(app, name, short)]
 
 def value(name):
-    "What a constant is: the comment at its line, and its value as the source has it, if that is short"
+    "What a constant is: the comment at its line, and its value as the source has it, if that is short and all of it"
     mod,_,name = name.rpartition('.')
-    text = inspect.getsource(import_module(mod))
+    text,full = inspect.getsource(import_module(mod)),getattr(import_module(mod), name)
     for o in parsed(text):
         if isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', '') == name:
-            said = text.splitlines()[o.lineno-1].partition('# ')[2]
-            return [rst(said)] + ['', '.. code-block:: python', '', f'   {ast.unparse(o)}']*(len(ast.unparse(o)) < 160)
+            said,code = text.splitlines()[o.lineno-1].partition('# ')[2],ast.unparse(o)
+            if isinstance(full, dict) and all(map(callable, full.values())) and f'{name} |=' in text:      # it grew
+                code = f"{name} = dict({', '.join(f'{k}={f.__name__}' for k,f in full.items())})"
+            return [rst(said)] + ['', '.. code-block:: python', '', f'   {code}']*(len(code) < 160)
     return []
 
-def example(site, name, short):
-    "How to import a name, and the first cell of the book that uses it, with what it showed"
-    code,out,b = f'from {name.rpartition(".")[0]} import {short}','',None
-    cells = [(c, o, b) for quiet in (False, True) for b in site.books for c,o,fold in b.shown if fold == quiet and c.count('\n') < 12]
-    if use := next((o for o in cells if re.search(rf'(?<![\w.]){short}\b', o[0])), None): code,out,b = f'{code}\n\n{use[0]}',*use[1:]
-    block = lambda lang,s: [f'.. code-block:: {lang}', '', *textwrap.indent(s, '   ').splitlines(), '']
+def demonstration(names):
+    "The book's first cell that uses one of `names`: rather one that is not folded, and that shows something"
+    used = rf"(?<![\w.])({'|'.join(names)})\b"
+    found = [(d.folded, not (d.text or d.picture), b, d) for b in site.books for d in b.demos
+             if re.search(used, d.code) and d.code.count('\n') < 12]
+    return min(found, key=lambda o: o[:2])[2:] if found else (None, None)
+
+def example(app, name, short):
+    "How to import a name, and a demonstration of it; of a class that only a function makes, that function's"
+    mod,block = name.rpartition('.')[0],lambda lang,s: [f'.. code-block:: {lang}', '', *textwrap.indent(s, '   ').splitlines(), '']
+    b,d = demonstration([short])
+    if not b:
+        made_by = [n for n in import_module(mod).__all__ if short in str(getattr(getattr(import_module(mod), n), '__annotations__', {}).get('return'))]
+        b,d = demonstration(made_by) if made_by else (b, d)
+    code = f'from {mod} import {short}' + (f'\n\n{d.code}' if d else '')
+    out = block('text', d.text) if d and 0 < len(d.text.splitlines()) < 16 else []
+    if d and d.picture:
+        kind = next(k for k in d.picture if k.startswith('image/'))
+        file = f"reference/{short}.{kind.partition('/')[2]}"
+        (Path(app.srcdir)/file).write_bytes(base64.b64decode(d.picture[kind]))
+        out = [f'.. image:: /{file}', f'   :alt: {d.alt}', *[f'   :{k}: {v}' for k,v in size(d.picture[kind]).items()], '']
     at = f'`In the book <../{b.doc}.html#def-{short}>`__' if b and short in b.defined else f':doc:`/{b.doc}`' if b else ''
-    return block('python', code) + (block('text', out) if 0 < len(out.splitlines()) < 10 else []) + [at, '']
+    return block('python', code) + out + [at, '']
 
 def signature(app, what, name, obj, options, args, returns):
     "Without private parameters, and functions by their names"

@@ -1,6 +1,7 @@
 """Which spacing of the steps gives the best samples? FID of each sampler with each spacing.
 
-    FASHION_MNIST_PATH=... python benchmarks/spacing.py nbs/tutorials/models/clothes --out spacing.jsonl
+    export FASHION_MNIST_PATH=...
+    python benchmarks/spacing.py nbs/tutorials/models/clothes --out spacing.jsonl
 
 README.md beside this file says what is compared."""
 import json, time, torch

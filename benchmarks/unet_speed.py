@@ -1,4 +1,5 @@
-"""Training speed, sampling speed and peak memory of `TAUnet` and of diffusers' `UNet2DModel`, measured in turn in one run.
+"""Training speed, sampling speed and peak memory of `TAUnet` and of diffusers' `UNet2DModel`,
+measured in turn in one run.
 
     python benchmarks/unet_speed.py --threads 2 --json speed.json
 
@@ -21,7 +22,8 @@ from unet_attention.attention import group_norm
 from unet_attention.blocks import ResidualBlock
 from unet_attention.unet import TAUnet
 
-FASHION = dict(nfs=(32,64,128,256,384), n_blocks=(3,2,1,1,1,1), attention_heads=(0,8,8,8,8,8), color_channels=1)
+FASHION = dict(nfs=(32,64,128,256,384), n_blocks=(3,2,1,1,1,1), attention_heads=(0,8,8,8,8,8),
+               color_channels=1)
 SMALL = dict(nfs=(8,16), n_blocks=(2,1,1), attention_heads=(0,2,2), color_channels=1)
 OURS = 'TAUnet'
 
@@ -30,8 +32,9 @@ class Pass(torch.nn.Module):
     def forward(self, x, emb): return x
 
 def trim(model):
-    "Cut what our network has not: each level's last decoder block, the skip it took, and the middle's second block"
-    for down in model.down_blocks: down.register_forward_hook(lambda m,args,out: (out[0], out[1][:len(m.resnets)]))
+    "Cut what ours has not: each level's last decoder block and its skip, the middle's second block"
+    for down in model.down_blocks:
+        down.register_forward_hook(lambda m,args,out: (out[0], out[1][:len(m.resnets)]))
     for up in model.up_blocks:
         up.resnets = up.resnets[:-1]
         if hasattr(up, 'attentions'): up.attentions = up.attentions[:-1]
@@ -39,15 +42,20 @@ def trim(model):
     return model
 
 def rival(nfs, n_blocks, attention_heads, color_channels, layers=None):
-    "diffusers' nearest: our channels, heads, time embedding; `layers` blocks a level down, one more up; ours if not given"
+    """diffusers' nearest: our channels, heads, time embedding; `layers` blocks a level down, one
+    more up; ours if not given"""
     L = len(nfs)
     layers = [layers]*L if layers else n_blocks[:L]
     kinds = ['Attn' if h else '' for h in attention_heads[:L]]
     groups = group_norm(math.gcd(*nfs)).num_groups
-    def unet(n, nc, nh): return UNet2DModel(        # one number of layers and of channels a head (not: of heads) for all levels
-        in_channels=color_channels, out_channels=color_channels, block_out_channels=nfs, layers_per_block=n,
-        down_block_types=[f'{k}DownBlock2D' for k in kinds], up_block_types=[f'{k}UpBlock2D' for k in reversed(kinds)],
-        attention_head_dim=nc//max(nh, 1), add_attention=nh > 0, norm_num_groups=groups, attn_norm_num_groups=groups,
+    # one number of layers and of channels a head (not: of heads) for all levels
+    def unet(n, nc, nh): return UNet2DModel(
+        in_channels=color_channels, out_channels=color_channels,
+        block_out_channels=nfs, layers_per_block=n,
+        down_block_types=[f'{k}DownBlock2D' for k in kinds],
+        up_block_types=[f'{k}UpBlock2D' for k in reversed(kinds)],
+        attention_head_dim=nc//max(nh, 1), add_attention=nh > 0, norm_num_groups=groups,
+        attn_norm_num_groups=groups,
         resnet_time_scale_shift='scale_shift')
     res = unet(1, nfs[-1], attention_heads[L])
     for i in range(L):                              # so each level comes from a model of its own
@@ -55,35 +63,42 @@ def rival(nfs, n_blocks, attention_heads, color_channels, layers=None):
         res.down_blocks[i],res.up_blocks[L-1-i] = part.down_blocks[i],part.up_blocks[L-1-i]
     return res
 
-RIVALS = dict(full=('UNet2DModel', rival), trimmed=('UNet2DModel trimmed', lambda **cfg: trim(rival(**cfg))),
+RIVALS = dict(full=('UNet2DModel', rival),
+              trimmed=('UNet2DModel trimmed', lambda **cfg: trim(rival(**cfg))),
               single=('UNet2DModel 1 layer', lambda **cfg: rival(**cfg, layers=1)))
 CONTESTANTS = {OURS: TAUnet}
 for name,f in RIVALS.values():
     CONTESTANTS[name] = f
-    CONTESTANTS[f'{name}, channels_last'] = lambda f=f, **cfg: f(**cfg).to(memory_format=torch.channels_last)
+    def last(f=f, **cfg): return f(**cfg).to(memory_format=torch.channels_last)
+    CONTESTANTS[f'{name}, channels_last'] = last
 
 def build(name, cfg, device):
-    "The model, without weights that are zero: a product with zeros can be cheaper than one with numbers"
+    "The model, without weights that are zero: products with zeros can be cheaper"
     torch.manual_seed(0)
     model = CONTESTANTS[name](**cfg).to(device)
     for p in model.parameters():
         if not p.any(): torch.nn.init.normal_(p, std=.02)
     return model
 
-def call(model, x, t): return model(x, t) if hasattr(model, 'embed') else model(x, t, return_dict=False)[0]
+def call(model, x, t):
+    return model(x, t) if hasattr(model, 'embed') else model(x, t, return_dict=False)[0]
 
 class Contestant:
     "A model with its optimizer and its batches: `train` and `sample` are one step each"
     def __init__(self, name, cfg, sz, bs, sample_bs, device, bf16, compile):
-        self.name,self.model,self.device,self.bf16 = name,build(name, cfg, device),torch.device(device),bf16
+        self.name,self.device,self.bf16 = name,torch.device(device),bf16
+        self.model = build(name, cfg, device)
         self.opt = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
         self.net = torch.compile(self.model, dynamic=False) if compile else self.model
-        def batch(n): return torch.randn(n, cfg['color_channels'], sz, sz, device=device),torch.rand(n, device=device)
+        def batch(n):
+            x = torch.randn(n, cfg['color_channels'], sz, sz, device=device)
+            return x, torch.rand(n, device=device)
         (self.x,self.t),(self.sx,self.st) = batch(bs),batch(sample_bs)
         self.y = torch.randn_like(self.x)
         self.rounds = dict(train=[], sample=[])
 
-    def amp(self): return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+    def amp(self):
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def train(self):
         self.model.train()
@@ -110,14 +125,17 @@ def seconds(f, n, device):
 def flops(model, cfg, sz):
     "Floating point operations of the forward pass for one image, two for each multiply-add"
     p = next(model.parameters())
-    x,t = torch.randn(1, cfg['color_channels'], sz, sz, device=p.device),torch.rand(1, device=p.device)
+    x = torch.randn(1, cfg['color_channels'], sz, sz, device=p.device)
+    t = torch.rand(1, device=p.device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter: call(model, x, t)
     return counter.get_total_flops()
 
 def blocks(model):
     "Numbers of residual blocks: down, middle, up"
-    parts = [getattr(model, a, None) or getattr(model, b) for a,b in (('downs','down_blocks'), ('mid','mid_block'), ('ups','up_blocks'))]
-    return '+'.join(str(sum(isinstance(m, (ResidualBlock, ResnetBlock2D)) for m in p.modules())) for p in parts)
+    names = dict(downs='down_blocks', mid='mid_block', ups='up_blocks')
+    parts = [getattr(model, a, None) or getattr(model, b) for a,b in names.items()]
+    return '+'.join(str(sum(isinstance(m, (ResidualBlock, ResnetBlock2D)) for m in p.modules()))
+                    for p in parts)
 
 def matmul_rate(n, device, bf16, repeats=5):
     "Operations a second in a product of two `n` by `n` matrices, best of `repeats`"
@@ -127,9 +145,13 @@ def matmul_rate(n, device, bf16, repeats=5):
 
 def peak_rss():
     "Bytes of memory this process has held at most"
-    status = Path('/proc/self/status')   # where Linux has it: `ru_maxrss` can be that of the process which started this one
-    if status.exists(): return next(int(l.split()[1])*1024 for l in status.read_text().splitlines() if l.startswith('VmHWM'))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
+    # where Linux has it: `ru_maxrss` can be that of the process which started this one
+    status = Path('/proc/self/status')
+    if status.exists():
+        return next(int(l.split()[1])*1024 for l in status.read_text().splitlines()
+                    if l.startswith('VmHWM'))
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*unit
 
 def _peak(name, args, threads):
     torch.set_num_threads(threads)
@@ -139,45 +161,57 @@ def _peak(name, args, threads):
     return torch.cuda.max_memory_allocated() if cuda else peak_rss() - base
 
 def peak_memory(name, args, threads):
-    "Peak memory of three training steps in a process of their own, forked after the imports and before any computing"
-    with ProcessPoolExecutor(1, mp_context=get_context('fork')) as ex: return ex.submit(_peak, name, args, threads).result()
+    "Peak memory of three training steps, in a process forked before any computing"
+    with ProcessPoolExecutor(1, mp_context=get_context('fork')) as ex:
+        return ex.submit(_peak, name, args, threads).result()
 
 def race(cs, kind, rounds, secs, device, after_round):
-    "Let the contestants work in turn, about `secs` seconds each; append images a second to `c.rounds[kind]`"
+    "Let the contestants work in turn, `secs` seconds each; images a second to `c.rounds[kind]`"
     steps = {}
     for c in cs:
         f = getattr(c, kind)
         seconds(f, 2, device)            # warm up, and compile
         steps[c.name] = max(1, round(secs/seconds(f, 1, device)))
     for i in range(rounds):
-        for c in cs: c.rounds[kind].append(steps[c.name]*c.images(kind)/seconds(getattr(c, kind), steps[c.name], device))
+        for c in cs:
+            n = steps[c.name]
+            c.rounds[kind].append(n*c.images(kind)/seconds(getattr(c, kind), n, device))
         after_round()
-        print(f'{kind}, round {i+1} of {rounds}', *(f'{c.name}: {c.rounds[kind][-1]:.4g}' for c in cs), sep='  ', file=sys.stderr)
+        print(f'{kind}, round {i+1} of {rounds}',
+              *(f'{c.name}: {c.rounds[kind][-1]:.4g}' for c in cs), sep='  ', file=sys.stderr)
 
 def spread(xs, scale=1): return f'{median(xs)*scale:.3g} ({min(xs)*scale:.3g}..{max(xs)*scale:.3g})'
 def row(*cells): return '| ' + ' | '.join(map(str, cells)) + ' |'
-def table(head, rows): return '\n'.join([row(*head), row('---', *['---:']*(len(head)-1)), *[row(*r) for r in rows]])
+def table(head, rows):
+    return '\n'.join([row(*head), row('---', *['---:']*(len(head)-1)), *[row(*r) for r in rows]])
 
 def results(cs, cfg, sz, memory, rate):
     "What was measured, as numbers"
     res = {}
     for c in cs:
         fl = flops(c.model, cfg, sz)
-        res[c.name] = dict(parameters=sum(p.numel() for p in c.model.parameters()), blocks=blocks(c.model), flops=fl, memory=memory[c.name],
+        res[c.name] = dict(parameters=sum(p.numel() for p in c.model.parameters()),
+                           blocks=blocks(c.model), flops=fl, memory=memory[c.name],
                            **c.rounds, share=3*fl*median(c.rounds['train'])/rate)
     return res
 
 def report(res):
     "The two tables: each contestant, and ours over each rival"
-    head = ['model', 'params, M', 'blocks', 'GFLOP', 'training, images/s', 'of matmul rate', 'sampling, images/s', 'peak, MB']
-    rows = [[n, f"{r['parameters']/1e6:.2f}", r['blocks'], f"{r['flops']/1e9:.3g}", spread(r['train']), f"{r['share']:.0%}",
+    head = ['model', 'params, M', 'blocks', 'GFLOP', 'training, images/s', 'of matmul rate',
+            'sampling, images/s', 'peak, MB']
+    rows = [[n, f"{r['parameters']/1e6:.2f}", r['blocks'], f"{r['flops']/1e9:.3g}",
+             spread(r['train']), f"{r['share']:.0%}",
              spread([v/50 for v in r['sample']]), f"{r['memory']/1e6:.0f}"] for n,r in res.items()]
     ours = res[OURS]
-    def ratio(r, k): return spread([a/b for a,b in zip(ours[k], r[k])])      # within each round, since a machine's speed drifts
-    ratios = [[f'{OURS} / {n}', f"{ours['flops']/r['flops']:.2f}", ratio(r, 'train'), ratio(r, 'sample'),
+    # within each round, since a machine's speed drifts
+    def ratio(r, k): return spread([a/b for a,b in zip(ours[k], r[k])])
+    ratios = [[f'{OURS} / {n}', f"{ours['flops']/r['flops']:.2f}", ratio(r, 'train'),
+               ratio(r, 'sample'),
                f"{ours['share']/r['share']:.2f}", f"{ours['memory']/max(1, r['memory']):.2f}"]
               for n,r in res.items() if n != OURS]
-    return f"{table(head, rows)}\n\n{table(['ratio', 'GFLOP', 'training speed', 'sampling speed', 'training FLOP/s', 'peak memory'], ratios)}"
+    beside = ['ratio', 'GFLOP', 'training speed', 'sampling speed', 'training FLOP/s',
+              'peak memory']
+    return f"{table(head, rows)}\n\n{table(beside, ratios)}"
 
 @call_parse
 def main(
@@ -196,21 +230,32 @@ def main(
     "Compare `TAUnet` with diffusers' `UNet2DModel`"
     cfg,sz = (SMALL,8) if small else (FASHION,32)
     if small: bs,sample_bs,rounds,secs = 4,2,2,.02
-    if wrong := set(rivals.split(',')) - set(RIVALS): sys.exit(f"rivals must be some of {', '.join(RIVALS)}, got {', '.join(sorted(wrong))}")
+    if wrong := set(rivals.split(',')) - set(RIVALS):
+        sys.exit(f"rivals must be some of {', '.join(RIVALS)}, got {', '.join(sorted(wrong))}")
     if threads: torch.set_num_threads(threads)
     cuda = torch.device(device).type == 'cuda'
-    names = [OURS, *(n + f for r in rivals.split(',') for n in RIVALS[r][:1] for f in ('', ', channels_last'))]
-    args = dict(cfg=cfg, sz=sz, bs=bs, sample_bs=sample_bs, device=device, bf16=bf16, compile=compile)
-    if cuda: torch.set_float32_matmul_precision('high')      # products in TF32, as cuDNN's convolutions are
-    memory = {n: peak_memory(n, args, torch.get_num_threads()) for n in names}   # first, while this process is small
+    names = [OURS, *(n + f for r in rivals.split(',') for n in RIVALS[r][:1]
+                     for f in ('', ', channels_last'))]
+    args = dict(cfg=cfg, sz=sz, bs=bs, sample_bs=sample_bs, device=device, bf16=bf16,
+                compile=compile)
+    # products in TF32, as cuDNN's convolutions are
+    if cuda: torch.set_float32_matmul_precision('high')
+    # first, while this process is small
+    memory = {n: peak_memory(n, args, torch.get_num_threads()) for n in names}
     rates,n = [],128 if small else 8192 if cuda else 2048
     def measure(): rates.append(matmul_rate(n, device, bf16))
     measure()
     cs = [Contestant(o, **args) for o in names]
     for kind in ('train', 'sample'): race(cs, kind, rounds, secs, device, measure)
     res = results(cs, cfg, sz, memory, max(rates))
-    about = dict(device=torch.cuda.get_device_name() if cuda else f'CPU, {platform.machine()}', threads=torch.get_num_threads(),
-                 torch=torch.__version__, diffusers=diffusers.__version__, precision='bf16' if bf16 else 'tf32' if cuda else 'fp32',
-                 compiled=compile, bs=bs, sample_bs=sample_bs, image_size=sz, rounds=rounds, secs=secs, matmul_gflops=max(rates)/1e9, **cfg)
-    print(', '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k,v in about.items()) + f'\n\n{report(res)}')
-    if json: Path(json).write_text(dumps(dict(about=about, results=res), indent=2) + '\n', encoding='utf-8')
+    about = dict(device=torch.cuda.get_device_name() if cuda else f'CPU, {platform.machine()}',
+                 threads=torch.get_num_threads(),
+                 torch=torch.__version__, diffusers=diffusers.__version__,
+                 precision='bf16' if bf16 else 'tf32' if cuda else 'fp32',
+                 compiled=compile, bs=bs, sample_bs=sample_bs, image_size=sz, rounds=rounds,
+                 secs=secs, matmul_gflops=max(rates)/1e9, **cfg)
+    print(', '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}'
+                    for k,v in about.items()) + f'\n\n{report(res)}')
+    if json:
+        Path(json).write_text(dumps(dict(about=about, results=res), indent=2) + '\n',
+                              encoding='utf-8')

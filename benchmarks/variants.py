@@ -1,4 +1,5 @@
-"""One change at a time: what does each variant of the network or of the recipe give after the same images?
+"""One change at a time: what does each variant of the network or of the recipe give after the same
+images?
 
     python benchmarks/variants.py --data /usr/share/datasets/fashion-mnist --out variants.jsonl
     python benchmarks/variants.py --table-only --out variants.jsonl
@@ -44,19 +45,21 @@ def time_before_norm(self, h, e):
     return self.norm2(h*(1 + scale) + shift)
 
 def scaled_residual(model):
-    "Each residual sum divided by the square root of two, so that two summands of variance one give one"
+    "Each residual sum divided by the square root of two, so that the variance stays one"
     for m in modules(model, (ResidualBlock, AttentionBlock)):
         m.register_forward_hook(lambda m, args, out: out*2**-.5)
 
 def qk_norm(self, x):
     "Queries and keys of length sqrt(d) before their products, times a learned factor"
-    q,k,v = self.qkv(x.flatten(2).transpose(1, 2)).unflatten(-1, (3, self.nh, -1)).unbind(2)        # (b, n, nh, d)
+    # (b, n, nh, d)
+    q,k,v = self.qkv(x.flatten(2).transpose(1, 2)).unflatten(-1, (3, self.nh, -1)).unbind(2)
     q,k = F.rms_norm(q, q.shape[-1:])*self.q_gain,F.rms_norm(k, k.shape[-1:])
     o = attend(*(o.flatten(2) for o in (q, k, v)), self.nh)
     return self.proj(o).transpose(1, 2).unflatten(2, x.shape[2:])
 
 def with_qk_norm(model):
-    for m in modules(model, MultiheadSelfAttention1D): m.q_gain = nn.Parameter(torch.ones(m.nc//m.nh))
+    for m in modules(model, MultiheadSelfAttention1D):
+        m.q_gain = nn.Parameter(torch.ones(m.nc//m.nh))
     method(MultiheadSelfAttention1D, 'forward', qk_norm)(model)
 
 def dropout(p):
@@ -102,7 +105,8 @@ def groups(rule):
     def change(model):
         for parent in list(model.modules()):
             for name,m in list(parent.named_children()):
-                if isinstance(m, nn.GroupNorm): setattr(parent, name, nn.GroupNorm(rule(m.num_channels), m.num_channels))
+                if isinstance(m, nn.GroupNorm):
+                    setattr(parent, name, nn.GroupNorm(rule(m.num_channels), m.num_channels))
     return change
 
 def batchnorm(model):
@@ -125,13 +129,16 @@ def time_twice(model):
 
 def zero_time(model):
     "Scale and shift start at nothing"
-    for m in modules(model, ResidualBlock): nn.init.zeros_(m.time.weight), nn.init.zeros_(m.time.bias)
+    for m in modules(model, ResidualBlock):
+        nn.init.zeros_(m.time.weight), nn.init.zeros_(m.time.bias)
 
 # --- changes to the recipe
 
 def held(model):
-    "After each step every weight of a convolution or a linear map goes back to the length it began with (Karras et al. 2024, forced weight normalisation)"
-    ws = [m.weight for m in modules(model, (nn.Conv2d, nn.Linear)) if m.weight.detach().abs().max() > 0]
+    """After each step every weight of a convolution or a linear map goes back to the length it
+    began with (Karras et al. 2024, forced weight normalisation)"""
+    ws = [m.weight for m in modules(model, (nn.Conv2d, nn.Linear))
+          if m.weight.detach().abs().max() > 0]
     norms = [w.detach().flatten(1).norm(dim=1).clone() for w in ws]
     @torch.no_grad()
     def after():
@@ -148,14 +155,19 @@ V |= {f'shortcut of x, AdamW, rate {lr}': dict(net=old, lr=float(lr), opt=adamw)
 V |= {'shortcut of silu(norm1(x))': dict(net=method(ResidualBlock, 'forward', silu_shortcut)),
       'time before the norm': dict(net=method(ResidualBlock, 'condition', time_before_norm)),
       'time after both norms': dict(net=time_twice), 'time starts at zero': dict(net=zero_time),
-      'residual sums / sqrt(2)': dict(net=scaled_residual), 'QK norm': dict(net=with_qk_norm), 'dropout .1': dict(net=dropout(.1)),
-      'middle Res-Attn-Res': dict(net=res_attn_res), 'skip from conv_in': dict(net=first_skip), 'Fourier features': dict(net=fourier),
-      '8 channels a group': dict(net=groups(lambda c: max(1, min(32, c//8)))), '16 channels a group': dict(net=groups(lambda c: max(1, min(32, c//16)))),
+      'residual sums / sqrt(2)': dict(net=scaled_residual), 'QK norm': dict(net=with_qk_norm),
+      'dropout .1': dict(net=dropout(.1)),
+      'middle Res-Attn-Res': dict(net=res_attn_res), 'skip from conv_in': dict(net=first_skip),
+      'Fourier features': dict(net=fourier),
+      '8 channels a group': dict(net=groups(lambda c: max(1, min(32, c//8)))),
+      '16 channels a group': dict(net=groups(lambda c: max(1, min(32, c//16)))),
       '8 groups': dict(net=groups(lambda c: min(c, 8))), 'one group': dict(net=groups(lambda c: 1)),
       '2 channels a group': dict(net=groups(lambda c: max(1, c//2))),
       'BatchNorm': dict(net=batchnorm), 'bilinear upsampling': dict(net=bilinear),
-      'betas .9, .999': dict(betas=(.9,.999)), 'betas .9, .95': dict(betas=(.9,.95)), 'betas .95, .99': dict(betas=(.95,.99)),
-      "AdamW's eps 1e-5": dict(eps=1e-5), 'weight decay 0': dict(weight_decay=0.), 'weight decay .1': dict(weight_decay=.1),
+      'betas .9, .999': dict(betas=(.9,.999)), 'betas .9, .95': dict(betas=(.9,.95)),
+      'betas .95, .99': dict(betas=(.95,.99)),
+      "AdamW's eps 1e-5": dict(eps=1e-5), 'weight decay 0': dict(weight_decay=0.),
+      'weight decay .1': dict(weight_decay=.1),
       'warm-up .02': dict(pct=.02), 'warm-up .25': dict(pct=.25), 'weights held': dict(hold=True)}
 EMAS = (.99, .995, .998)
 
@@ -167,7 +179,7 @@ def rate(i, n, pct):
 
 @torch.no_grad()
 def eps_losses(model, weights, dl, precision, device):
-    "The mean squared error of the predicted noise with each list of weights; the same noise for all"
+    "The mean squared error of the predicted noise with each list of weights, on the same noise"
     res,raw = [],[p.data for p in model.parameters()]
     model.eval()
     for w in weights:
@@ -176,15 +188,18 @@ def eps_losses(model, weights, dl, precision, device):
         for x_0,c in dl:
             x_t,t,eps = noisify(x_0, generator=g)
             with precision(): pred = model(x_t, t, c)
-            total += ((pred.float() - to_target(x_0, eps, t)).pow(2).mean((1,2,3))*abar(t)).sum().item()
+            each = (pred.float() - to_target(x_0, eps, t)).pow(2).mean((1,2,3))
+            total += (each*abar(t)).sum().item()
             n += len(x_0)
         res.append(total/n)
     for p,o in zip(model.parameters(), raw): p.data = o
     model.train()
     return res
 
-def run(dls, cfg, seed, compiled, precision, device, net=None, lr=5e-3, opt=Muon, pct=.1, hold=False, **kw):
-    "Train once over the images; the losses of the steps, and `eps_loss` with the last weights and with each average"
+def run(dls, cfg, seed, compiled, precision, device, net=None, lr=5e-3, opt=Muon,
+        pct=.1, hold=False, **kw):
+    """Train once over the images; the losses of the steps, and `eps_loss` with the last weights and
+    with each average"""
     torch.manual_seed(seed)
     model = ConditionalTAUnet(10 if cfg['color_channels'] == 1 else 12, **cfg).to(device)
     if net: net(model)
@@ -210,19 +225,22 @@ def run(dls, cfg, seed, compiled, precision, device, net=None, lr=5e-3, opt=Muon
     return losses, eps_losses(model, [raw, *avgs], dls.valid, precision, device)
 
 def table(file):
-    rows,best = {},None
+    rows = {}
     for l in Path(file).read_text().splitlines():
         d = json.loads(l)
         rows.setdefault((d['net'], d['name']), []).append(d)
-    print('| network | variant | eps_loss, averages | standard deviation | runs | of as it is | last weights |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |')
+    print('| network | variant | eps_loss, averages | standard deviation | runs | of as it is '
+          '| last weights |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |')
     for (net,name),ds in rows.items():
         v = [min(d['eps_loss'][1:]) for d in ds]
         ref = [min(d['eps_loss'][1:]) for d in rows.get((net, 'as it is'), ds)]
-        print(f"| {net} | {name} | {mean(v):.4f} | {stdev(v) if len(v) > 1 else 0:.4f} | {len(v)} | {mean(v)/mean(ref):.3f} | {mean(d['eps_loss'][0] for d in ds):.4f} |")
+        sd,last = stdev(v) if len(v) > 1 else 0,mean(d['eps_loss'][0] for d in ds)
+        print(f'| {net} | {name} | {mean(v):.4f} | {sd:.4f} | {len(v)} '
+              f'| {mean(v)/mean(ref):.3f} | {last:.4f} |')
 
 @call_parse
 def main(
-    data:str=None, # Folder with the four gzipped IDX files of Fashion-MNIST; the environment's FASHION_MNIST_PATH, then the hub, if not given
+    data:str=None, # Folder of Fashion-MNIST's files; FASHION_MNIST_PATH, or the hub, if not given
     out:str='variants.jsonl', # A line a run; runs that it holds are not repeated
     net:str='tutorial', # 'tutorial', 'double' or 'small'
     only:str=None, # Names of variants, with ';' between them; all if not given
@@ -238,18 +256,25 @@ def main(
     "Train each variant and append what came out to a file"
     if table_only: return table(out)
     names = only.split(';') if only else list(V)
-    if wrong := set(names) - set(V): sys.exit(f"only must be among {'; '.join(V)}, got {'; '.join(sorted(wrong))}")
-    cfg = dict(nfs=NFS[net], attention_heads=(0,)*(len(NFS[net])-1) + (4,), n_blocks=(1,)*len(NFS[net]), color_channels=3 if net == 'small' else 1)
+    if wrong := set(names) - set(V):
+        sys.exit(f"only must be among {'; '.join(V)}, got {'; '.join(sorted(wrong))}")
+    cfg = dict(nfs=NFS[net], attention_heads=(0,)*(len(NFS[net])-1) + (4,),
+               n_blocks=(1,)*len(NFS[net]), color_channels=3 if net == 'small' else 1)
     precision = (lambda: torch.autocast(device, torch.bfloat16)) if bf16 else nullcontext
     for name in names:
         for seed in map(int, seeds.split(',')):
-            done = [json.loads(l) for l in Path(out).read_text().splitlines()] if Path(out).exists() else []
-            if any((d['net'], d['name'], d['seed'], d['n']) == (net, name, seed, n) for d in done): continue
+            lines = Path(out).read_text().splitlines() if Path(out).exists() else []
+            done = [json.loads(l) for l in lines]
+            if any((d['net'], d['name'], d['seed'], d['n']) == (net, name, seed, n) for d in done):
+                continue
             torch.manual_seed(seed)
-            dls = (get_shapes_dls(bs=bs, n_train=n, n_valid=2*bs, sz=16, device=device) if net == 'small' else
+            dls = (get_shapes_dls(bs=bs, n_train=n, n_valid=2*bs, sz=16, device=device)
+                   if net == 'small' else
                    get_fashion_dls(bs=bs, path=data, n_train=n, n_valid=2000, device=device))
             start = time.time()
             losses,eps = run(dls, cfg, seed, compile, precision, device, **{'lr': lr, **V[name]})
-            d = dict(net=net, name=name, seed=seed, n=n, eps_loss=eps, emas=EMAS, seconds=time.time() - start, losses=[round(o, 4) for o in losses], bf16=bf16)
+            d = dict(net=net, name=name, seed=seed, n=n, eps_loss=eps, emas=EMAS,
+                     seconds=time.time() - start, losses=[round(o, 4) for o in losses], bf16=bf16)
             with open(out, 'a') as f: f.write(json.dumps(d) + '\n')
-            print(f'{name:32} seed {seed}  ' + ' '.join(f'{o:.4f}' for o in eps) + f"   {d['seconds']:.0f} s", flush=True)
+            print(f'{name:32} seed {seed}  '
+                  + ' '.join(f'{o:.4f}' for o in eps) + f"   {d['seconds']:.0f} s", flush=True)

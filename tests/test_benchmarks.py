@@ -309,8 +309,8 @@ def test_equal_unet2d():
 
 def test_variants(tmp_path):
     "Each kind of change trains; a run that the file holds is not repeated"
-    names = ('as it is;shortcut of x, rate 5e-3;QK norm;skip from conv_in;weights held;'
-             'Muon, rate 5e-3')
+    names = ('as it is;shortcut of x, AdamW, rate 5e-3;QK norm;skip from conv_in;weights held;'
+             'AdamW, rate 5e-3')
     args = ('--net', 'small', '--n', 32, '--bs', 16, '--seeds', '0', '--only', names,
             '--out', tmp_path/'v.jsonl')
     rc, out, err = run('variants.py', *args)

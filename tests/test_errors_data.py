@@ -29,10 +29,12 @@ pixels = table(
     each(V, 'value_range must be two', lambda o: from_uint8(levels, o), 5, None, (1,), (0, 1, 2)),
     each(T, r'value_range\[0\] must be', lambda o: from_uint8(levels, o), ('a', 'b'), (True, 2)),
     each(V, r'value_range\[1\] must be', lambda o: to_uint8(ramps, (0., o)), math.nan, math.inf),
-    each(V, 'black < white', lambda o: from_uint8(levels, o), (1, 1), (1, -1)))
+    each(V, 'value_range must be two numbers, the smaller first',
+         lambda o: from_uint8(levels, o), (1, 1), (1, -1)))
 
 shown = table(
-    each(V, 'x must be', lambda s: show_images(torch.zeros(s)), (2, 2, 8, 8), (2, 1, 0, 8), (8, 8)),
+    each(V, r'x must be \(n, 1 or 3', lambda s: show_images(torch.zeros(s)), (2, 2, 8, 8), (8, 8)),
+    (V, r'x must not be empty, got \(2, 1, 0, 8\)', lambda: show_images(torch.zeros(2, 1, 0, 8))),
     each((T, V, RuntimeError), '', show_images, [], [ramps[0], ramps[0, :, :4]], 'x', None),
     (T, 'x must be floating point, got torch.int64', lambda: show_images(ramps.long())),
     (V, 'titles must have 8 entries, got 1', lambda: show_images(ramps, titles=['a'])),
@@ -48,16 +50,16 @@ held = table(
     each(V, r'y must be \(m,\)', lambda o: ImageTensors(x, o), y[:, None], [[0]]*5),
     (V, r'y must lie in \[0, 2\], got 0..3', lambda: ImageTensors(x, [0, 1, 2, 3, 0], [*'abc'])),
     (V, 'y must lie in', lambda: ImageTensors(x, [0, 1, 2, -1, 0])),
-    (V, 'y must have 5 entries', lambda: ImageTensors(x, [0, 1])),
+    (V, r'y must be \(5, ...\), got \(2,\)', lambda: ImageTensors(x, [0, 1])),
     each(V, 'vocab must be a list of', lambda o: ImageTensors(x, y, o), 'bag', ['a', 'b', 'a']),
     (T, '', lambda: ImageTensors(x, y, 3)),
-    each(V, 'size must have 5 entries', lambda o: ImageTensors(x, attrs=dict(size=o)),
+    each(V, r'size must be \(5, ...\), got', lambda o: ImageTensors(x, attrs=dict(size=o)),
          torch.zeros(4), torch.tensor(1)),
-    (V, 'condition must have 5 entries', lambda: ImageTensors(x, condition=torch.ones(4, 2))),
+    (V, r'condition must be \(5, ...\)', lambda: ImageTensors(x, condition=torch.ones(4, 2))),
     (V, r'condition must lie in \[0, 1\], got 9..9',
      lambda: ImageTensors(x, condition=[[9]]*5, words=['', 'red'])),
-    (V, r'x must be \(n, c, h, w\)', lambda: ImageTensors(x[0])),
-    each(T, r'x must be uint8 \(n, 1 or 3, h, w\)', ImageTensors, x.float(), x[:, :2]),
+    each(V, r'x must be \(n, 1 or 3, h, w\), got', ImageTensors, x[0], x[:, :2]),
+    (T, 'x must be uint8, got torch.float32', lambda: ImageTensors(x.float())),
     each(T, 'idxs must be whole numbers', ds.select, [.5], y > 0),
     each((T, V), '', ds.select, 'a', None),
     each(V, r'idxs must lie in \[0, 4\]', ds.select, [5], [-1]))
@@ -144,7 +146,7 @@ def test_fashion_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('labels, exc, text', [
     (np.arange(50) % 11, V, r'y must lie in \[0, 9\], got 0..10'),
-    (np.zeros(49), V, 'y must have 50 entries'), (None, Missing, 'train-labels')])
+    (np.zeros(49), V, r'y must be \(50, ...\), got'), (None, Missing, 'train-labels')])
 def test_fashion_labels(tiny, tmp_path, labels, exc, text):
     for f in tiny.iterdir(): (tmp_path/f.name).write_bytes(f.read_bytes())
     f = tmp_path/'train-labels-idx1-ubyte.gz'

@@ -50,7 +50,7 @@ captions = [
     (lambda: get_caption_dls(4, n_valid=0), V, 'n_valid must be at least 1, got 0'),
     (lambda: get_caption_dls(4, sz=8), V, 'sz must be at least 16, got 8'),
     (lambda: get_caption_dls(4, value_range=(1, 0)),
-     V, 'value_range must be (black, white), black < white'),
+     V, 'value_range must be two numbers, the smaller first'),
     (lambda: get_caption_dls(4, 10, 10, hold_out=['red']), V, 'hold_out must be a list of pairs'),
     (lambda: score_captions(black, tokens[:1]), V, 'tokens must be (2, m), got (1, 4)'),
     (lambda: score_captions(black, tokens[0]), V, 'tokens must be (2, m), got (4,)'),

@@ -301,7 +301,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'unet_attention.images._fitted': ('images.html#_fitted', 'unet_attention/images.py'),
                                        'unet_attention.images._new_ax': ('images.html#_new_ax', 'unet_attention/images.py'),
                                        'unet_attention.images._strs': ('images.html#_strs', 'unet_attention/images.py'),
-                                       'unet_attention.images.ends': ('images.html#ends', 'unet_attention/images.py'),
                                        'unet_attention.images.from_uint8': ('images.html#from_uint8', 'unet_attention/images.py'),
                                        'unet_attention.images.image_grid': ('images.html#image_grid', 'unet_attention/images.py'),
                                        'unet_attention.images.save_gif': ('images.html#save_gif', 'unet_attention/images.py'),

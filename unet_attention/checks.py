@@ -6,9 +6,9 @@ import inspect, numbers, torch
 from contextlib import contextmanager
 from torch import nn, Tensor
 
-__all__ = ['must', 'count', 'counts', 'real', 'one_of', 'multiple', 'divisible', 'tensor', 'within',
-           'indices', 'values_known', 'images', 'times', 'device', 'core', 'takes', 'evaluating',
-           'delegates', 'patch']
+__all__ = ['must', 'count', 'counts', 'real', 'ends', 'one_of', 'multiple', 'divisible', 'tensor',
+           'as_tensor', 'within', 'indices', 'values_known', 'images', 'times', 'device', 'core',
+           'takes', 'evaluating', 'delegates', 'patch']
 
 def must(
     ok, # Is the argument right?
@@ -39,6 +39,7 @@ def count(
 
 def counts(
     least:int=1, # Smallest value that is right
+    n:int|None=None, # How many entries each must have; at least one if not given
     **args # Lists or tuples of whole numbers by name
 ): # Lists of `int`
     "Lists of whole numbers of at least `least`, none of them empty"
@@ -46,6 +47,7 @@ def counts(
         if not isinstance(v, (list, tuple)):
             raise TypeError(f'{k} must be a list or tuple of whole numbers, got {v!r}')
         if not v: raise ValueError(f'{k} must have at least one entry, got none')
+        if len(v) != (n or len(v)): raise ValueError(f'{k} must have {n} entries, got {v}')
     return _all([_whole(f'{k}[{i}]', o, least) for i,o in enumerate(v)] for k,v in args.items())
 
 def _ends(interval): return map(float, interval[1:-1].split(','))
@@ -62,6 +64,21 @@ def real(
         if not (a < v < b or v == a and interval[0] == '[' or v == b and interval[-1] == ']'):
             raise ValueError(f'{k} must be a number in {interval}, got {v}')
     return _all(float(v) for v in args.values())
+
+def ends(
+    interval:str='(-inf, inf)', # What both must lie in, as for `real`
+    apart:bool=True, # Must they differ?
+    /,
+    **arg # A pair of numbers by name
+): # Both as `float`
+    "Two numbers, the smaller first: the ends of a range"
+    (k,v), = arg.items()
+    if not isinstance(v, (list, tuple)) or len(v) != 2:
+        raise ValueError(f'{k} must be two numbers, got {v!r}')
+    a,b = real(interval, **{f'{k}[0]': v[0], f'{k}[1]': v[1]})
+    if a > b or a == b and apart:
+        raise ValueError(f'{k} must be two numbers, the smaller first, got {v}')
+    return a,b
 
 def one_of(
     options, # What is right: a list or the keys of a dictionary
@@ -101,18 +118,24 @@ _kinds = {
     'uint8': lambda d: d is torch.uint8,
     None: lambda d: True}
 
-def _fits(x, shape):
-    "Has `x` that shape, with one size for each name?"
-    sizes = {}
-    for n,m in zip(shape, x.shape):
-        if m != (sizes.setdefault(n, m) if isinstance(n, str) else n): return False
-    return x.ndim == len(shape)
+def _fits(sizes, shape):
+    "Are the `sizes` of that shape, with one size for each name?"
+    if shape[-1:] == (...,): sizes,shape = sizes[:len(shape)-1],shape[:-1]
+    named = {}
+    for n,m in zip(shape, sizes):
+        if isinstance(n, str): n = named.setdefault(n, m)
+        if m not in n if isinstance(n, tuple) else m != n: return False
+    return len(sizes) == len(shape)
 
-def _written(shape): return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+def _written(shape):
+    each = ['...' if n is ... else ' or '.join(map(str, n if isinstance(n, tuple) else [n]))
+            for n in shape]
+    return f"({', '.join(each)}{',' if len(shape) == 1 else ''})"
 
 def tensor(
-    shape:tuple, # A size or a name for each axis, equal names for equal sizes; `...` for any shape
+    shape:tuple, # For each axis a size, sizes, or a name; `...` for further ones, or for any shape
     kind:str|None='floating point', # Or 'whole numbers', 'boolean', 'uint8', `None` for any
+    /,
     **args # Tensors by name
 ): # The tensors
     "Tensors of a shape and a kind; `torch.compile` passes by"
@@ -122,9 +145,23 @@ def tensor(
             want = 'a tensor' if shape is ... else f'a tensor, {_written(shape)}'
             raise TypeError(f'{k} must be {want}, got {type(x).__name__}')
         if not _kinds[kind](x.dtype): raise TypeError(f'{k} must be {kind}, got {x.dtype}')
-        if shape is not ... and not _fits(x, shape):
+        if shape is not ... and not _fits(x.shape, shape):
             raise ValueError(f'{k} must be {_written(shape)}, got {tuple(x.shape)}')
     return _all(args.values())
+
+def as_tensor(
+    shape:tuple, # As for `tensor`
+    kind:str|None=None, # Likewise
+    device:str|torch.device|None=None, # Where they should be; where they are if not given
+    /,
+    **args # Tensors, arrays, or lists of numbers, by name
+): # The tensors
+    "Tensors of what can become one, of a shape and a kind"
+    for k,x in args.items():
+        try: args[k] = torch.as_tensor(x, device=device)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f'{k} must be a tensor, got {x!r}') from None
+    return tensor(shape, kind, **args)
 
 def values_known(
     x:Tensor # Any tensor

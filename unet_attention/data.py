@@ -14,8 +14,8 @@ from fastcore.all import chunked, merge, patch
 from fastai.data.load import DataLoader
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
-from .checks import count, device as check_device, indices, must, tensor
-from .images import ends, from_uint8, show_images
+from .checks import count, device as check_device, ends, indices, must, tensor
+from .images import from_uint8, show_images
 
 # %% ../nbs/06_data.ipynb #cb1bcbb7
 def _whole(n, **args):
@@ -36,9 +36,7 @@ class ImageTensors:
         condition:Tensor|None=None, # What a model is conditioned on, `(n, ...)`; `y` if not given
         words:list|None=None # If `condition` holds tokens: their words, the first one the padding
     ):
-        kind = tensor(('n', 'c', 'h', 'w'), None, x=x).dtype
-        right = kind is torch.uint8 and x.shape[1] in (1, 3)
-        must(right, 'be uint8 (n, 1 or 3, h, w)', TypeError, x=(kind, *x.shape))
+        tensor(('n', (1, 3), 'h', 'w'), 'uint8', x=x)
         several = not isinstance(vocab, str) and len({*map(str, vocab or [])}) == len(vocab or [])
         must(several, 'be a list of different names', vocab=vocab)
         if y is not None:
@@ -49,8 +47,7 @@ class ImageTensors:
         self.condition = y if condition is None else torch.as_tensor(condition)
         self.attrs = {k: torch.as_tensor(v) for k,v in (attrs or {}).items()}
         for k,v in dict(y=y, condition=self.condition, **self.attrs).items():
-            alike = v is None or v.shape[:1] == x.shape[:1]
-            must(alike, f'have {len(x)} entries', **{k: getattr(v, 'shape', v)})
+            if v is not None: tensor((len(x), ...), None, **{k: v})
         if words: _whole(len(words), condition=self.condition.flatten())
 
     c = property(lambda self: len(self.vocab or []), doc="Number of classes")
@@ -116,7 +113,7 @@ class ImageDL(DataLoader):
         ours = isinstance(dataset, ImageTensors)
         must(ours, 'be an ImageTensors', TypeError, dataset=type(dataset)), count(bs=bs)
         if bad := kwargs.keys() - self._passed: raise TypeError(f'kwargs must not hold {min(bad)}')
-        self.value_range,self._after = ends(value_range),after_batch
+        self.value_range,self._after = ends(value_range=value_range),after_batch
         super().__init__(dataset, bs=bs, **kwargs)
 
     def shuffle_fn(self, idxs): return torch.tensor(idxs)[torch.randperm(len(idxs))].tolist()
@@ -161,5 +158,5 @@ def image_dls(
 def check_dls(bs, sz, value_range, device, seed, least=1, **ns):
     "Check what all sources take: sides from `least` on, numbers `ns` that may be `None`"
     ns = {k: n for k,n in ns.items() if n is not None}
-    count(bs=bs, **ns), count(least, sz=sz), count(0, seed=seed), ends(value_range)
+    count(bs=bs, **ns), count(least, sz=sz), count(0, seed=seed), ends(value_range=value_range)
     if device is not None: check_device(device)

@@ -9,7 +9,7 @@ __all__ = ['SCHEDULES', 'TARGETS', 'LOSS_WEIGHTS', 'Cosine', 'Linear', 'Flow', '
 # %% ../nbs/04_diffusion.ipynb #a97c15f2
 import math, torch
 from torch import nn, Tensor
-from .checks import core, one_of, patch, real, tensor, times, within
+from .checks import core, one_of, patch, real, tensor, within
 
 # %% ../nbs/04_diffusion.ipynb #0ef82ab8
 class Cosine:
@@ -116,8 +116,7 @@ def noisify(
     tensor(..., x_0=x_0)
     b,kw = x_0.shape[0],dict(generator=generator, device=x_0.device)
     t = torch.rand(b, **kw) if t is None else torch.as_tensor(t, device=x_0.device)
-    if t.ndim: times(t, b)
-    else: within('[0, 1]', t=t)
+    within('[0, 1]', t=tensor((b,)[:t.ndim], t=t))                      # (b,) or ()
     if eps is None: eps = torch.randn(x_0.shape, dtype=x_0.dtype, **kw)
     tensor(tuple(x_0.shape), eps=eps)
     a,s = process.factors(t, x_0)

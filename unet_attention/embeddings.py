@@ -56,11 +56,10 @@ class Condition(nn.Module):
 
     def check(self,
         c:Tensor, # Conditions, `(b, ...)`
-        b:int|None=None # Batch size, if it is known
+        b:int|str='b' # Batch size, or a name for it
     ) -> Tensor: # `c`
         "Raise an error if `c` is not one condition an image"
-        axes = tensor(..., None, c=c).shape[1:]
-        return tensor(('b' if b is None else b, *axes), None, c=c)
+        return tensor((b, ...), None, c=c)
 
     def embed(self,
         c:Tensor, # Conditions, `(b, ...)`
@@ -100,10 +99,10 @@ class ClassEmbedding(Condition):
 
     def check(self,
         c:Tensor, # Labels, `(b,)`, integers in 0..n_classes-1
-        b:int|None=None # Batch size, if it is known
+        b:int|str='b' # Batch size, or a name for it
     ) -> Tensor: # `c`
         "Raise an error if `c` is not one label an image"
-        return indices(('b' if b is None else b,), self.n_classes, c=c)
+        return indices((b,), self.n_classes, c=c)
 
     def embed(self, c, drop=None):
         c = c.long()
@@ -147,11 +146,11 @@ class TokenEmbedding(Condition):
 
     def check(self,
         c:Tensor, # Tokens, `(b, m)`, integers in 0..n_tokens-1, padded with 0; `m` up to `max_len`
-        b:int|None=None # Batch size, if it is known
+        b:int|str='b' # Batch size, or a name for it
     ) -> Tensor: # `c`
         "Raise an error if `c` is not one caption an image"
         if torch.compiler.is_compiling(): return c
-        m = indices(('b' if b is None else b, 'm'), self.n_tokens, c=c).shape[1]
+        m = indices((b, 'm'), self.n_tokens, c=c).shape[1]
         must(1 <= m <= self.max_len, f'have 1 to {self.max_len} tokens a caption', c=m)
         some = not values_known(c) or (c > 0).any(1).all()
         must(some, 'have a token other than 0 in each caption', c=c)

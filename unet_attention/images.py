@@ -13,17 +13,7 @@ from pathlib import Path
 from PIL import Image
 from textwrap import wrap
 from torch import Tensor
-from .checks import count, must, real, tensor
-
-# %% ../nbs/20_images.ipynb #f35e3f5c
-def ends(value_range):
-    "The two numbers of a value range as floats, black first"
-    try: a,b = value_range
-    except (TypeError, ValueError): raise ValueError(
-        f'value_range must be two numbers, (black, white), got {value_range!r}') from None
-    a,b = real(**{'value_range[0]': a, 'value_range[1]': b})
-    must(a < b, 'be (black, white), black < white', value_range=(a, b))
-    return a,b
+from .checks import count, ends, must, real, tensor
 
 # %% ../nbs/20_images.ipynb #f58dec3b
 def from_uint8(
@@ -31,9 +21,8 @@ def from_uint8(
     value_range:tuple=(-1.,1.) # Values of black and of white
 ) -> Tensor: # float32 of `x`'s shape, in `value_range`
     "Bytes to floats: 0 becomes black's value, 255 white's"
-    a,b = ends(value_range)
-    x = tensor(..., 'uint8', x=x).float()
-    return x.div_(255).mul_(b - a).add_(a)
+    (a,b),x = ends(value_range=value_range),tensor(..., 'uint8', x=x)
+    return x.float().div_(255).mul_(b - a).add_(a)
 
 # %% ../nbs/20_images.ipynb #7c486fdd
 def to_uint8(
@@ -41,8 +30,8 @@ def to_uint8(
     value_range:tuple=(-1.,1.) # Values of black and of white
 ) -> Tensor: # uint8 of `x`'s shape
     "Floats to bytes, the inverse of `from_uint8`; values outside are clamped, NaN becomes black"
-    a,b = ends(value_range)
-    x = (tensor(..., x=x).float() - a).div_(b - a)
+    (a,b),x = ends(value_range=value_range),tensor(..., x=x)
+    x = (x.float() - a).div_(b - a)
     return x.nan_to_num_(0.).clamp_(0, 1).mul_(255).round_().byte()
 
 # %% ../nbs/20_images.ipynb #168f8ec4
@@ -51,8 +40,7 @@ def _batch(x, value_range):
     if isinstance(x, (list, tuple)): x = torch.stack([torch.as_tensor(o) for o in x])
     x = torch.as_tensor(x).detach().cpu()
     if x.ndim == 3: x = x[None]
-    right = x.ndim == 4 and x.shape[1] in (1, 3) and x.numel()
-    must(right, 'be (n, c, h, w), c = 1 or 3', x=tuple(x.shape))
+    tensor(('n', (1, 3), 'h', 'w'), None, x=x), must(x.numel(), 'not be empty', x=tuple(x.shape))
     if x.dtype != torch.uint8: x = to_uint8(x, value_range)
     return x.expand(-1, 3, -1, -1)
 

@@ -10,8 +10,9 @@ __all__ = ['Time', 'TIMES', 'SAMPLERS', 'posterior', 'uniform', 'sample', 'ddpm'
 import math, torch
 from collections import namedtuple
 from torch import Tensor, nn
-from .checks import (core, count, delegates, device as on_device, evaluating, must,
-                                   one_of, real, takes, tensor, values_known)
+from .checks import (as_tensor, core, count, counts, delegates, device as on_device,
+                                   ends, evaluating, must, one_of, real, takes, tensor,
+                                   values_known)
 from .diffusion import process_of
 
 # %% ../nbs/05_sampling.ipynb #189e2545
@@ -49,47 +50,35 @@ def _predictor(model, c, guidance, interval, negative):
 # %% ../nbs/05_sampling.ipynb #1617df39
 def _place(model, sz, device):
     "`sz` and `device`, checked; the default device gives way to that of the model"
-    if not isinstance(sz, (tuple, list, torch.Size)) or len(sz) != 4: raise ValueError(
-        f'sz must be four sizes, (b, c, h, w), got {sz}')
-    sz = tuple(count(**{f'sz[{i}]': o}) for i,o in enumerate(sz))
-    device,inner = on_device(device or 'cpu'),core(model)
-    if not isinstance(inner, nn.Module): return sz, device
-    at = next((p.device for p in inner.parameters()), device)
-    if at.type == device.type: return sz, device
-    if device.type != 'cpu': raise ValueError(
-        f'device must be {at.type!r}, where the model is, got {str(device)!r}')
-    return sz, at
+    sz,device,inner = tuple(counts(n=4, sz=sz)),on_device(device or 'cpu'),core(model)
+    weights = inner.parameters() if isinstance(inner, nn.Module) else ()
+    at = next((p.device for p in weights), device)
+    right = device.type in ('cpu', at.type)
+    must(right, f'be {at.type!r}, where the model is', device=str(device))
+    return sz, device if device.type == at.type else at
 
 def _condition(model, b, device, **conditions):
     "Conditions by name, checked, on `device`"
     inner = core(model)
     condition = getattr(inner, 'condition', None)
+    taken = condition is not None or not hasattr(inner, 'config') and takes(inner, 3)
     for name,c in conditions.items():
         if c is None: continue
-        if condition is None and (hasattr(inner, 'config') or not takes(inner, 3)):
-            raise ValueError(f'{name} must be None for a model without a condition')
-        try: conditions[name] = c = torch.as_tensor(c, device=device)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f'{name} must be a tensor, got {c!r}') from None
-        if not c.ndim or c.shape[0] != b: raise ValueError(
-            f'{name} must be ({b}, ...), one an image, got {tuple(c.shape)}')
+        must(taken, 'be None for a model without a condition', **{name: type(c)})
+        conditions[name] = c = as_tensor((b, ...), None, device, **{name: c})
         if condition is not None: condition.check(c, b)
     return conditions.values()
 
 # %% ../nbs/05_sampling.ipynb #545f7185
 def _guidance(model, c, guidance, interval, negative):
     "The guidance scale and its interval, checked"
-    two = isinstance(interval, (tuple, list)) and len(interval) == 2
-    must(two, 'be two times', interval=interval)
-    scale,(a,b) = real(guidance=guidance),interval
-    a,b = real('[0, 1]', **{'interval[0]': a, 'interval[1]': b})
-    must(a <= b, 'be two times, the smaller first', interval=interval)
-    if c is None and (scale != 1 or negative is not None): raise ValueError(
-        f'guidance must be 1 without a condition c, got {guidance}')
+    scale,interval = real(guidance=guidance),ends('[0, 1]', False, interval=interval)
+    alone = scale == 1 and negative is None
+    must(alone or c is not None, 'be 1 without a condition c', guidance=guidance)
     p = getattr(getattr(core(model), 'condition', None), 'p_uncond', 1)
-    if scale != 1 and p == 0 and negative is None: raise ValueError(
-        f'guidance must be 1 for a model trained with p_uncond=0, got {guidance}')
-    return scale, (a, b)
+    fits = scale == 1 or p or negative is not None
+    must(fits, 'be 1 for a model trained with p_uncond=0', guidance=guidance)
+    return scale, interval
 
 # %% ../nbs/05_sampling.ipynb #b1774a41
 def uniform(process, n):
@@ -103,10 +92,10 @@ def _times(process, times, n):
     "Pairs of neighbouring `Time`s"
     if isinstance(times, str): t = TIMES[one_of(TIMES, times=times)](process, n)
     else: t = torch.as_tensor(times, dtype=torch.double)
-    if t.shape != (n+1,) or t[-1] != 0 or t[0] > 1 or not (t.diff() < 0).all(): raise ValueError(
-        f'times must be {n+1} numbers, for n_steps={n}, that fall from at most 1 to 0, got {times}')
-    must(process.target != 'eps' or process.alpha(t[0]) > 1e-6, 'begin below 1 for a network that '
-         'predicts eps: there its prediction says nothing about x_0', times=times)
+    falls = t.shape == (n+1,) and t[0] <= 1 and t[-1] == 0 and (t.diff() < 0).all()
+    must(falls, f'be n_steps + 1 = {n+1} numbers that fall from at most 1 to 0', times=times)
+    tells = process.target != 'eps' or process.alpha(t[0]) > 1e-6
+    must(tells, 'begin below 1: there eps as predicted says nothing about x_0', times=times)
     numbers = (o.tolist() for o in (t, process.alpha(t), process.sigma(t)))
     times = [Time(*o) for o in zip(*numbers)]
     return list(zip(times, times[1:]))
@@ -116,11 +105,10 @@ def _noise(sz, device, generator):
     def draw(g, sz): return torch.randn(sz, generator=g, device=g.device if g else device)
     many = isinstance(generator, (list, tuple))
     gs = list(generator) if many else [generator]
-    if not all(isinstance(g, torch.Generator) or g is None and not many for g in gs):
-        raise TypeError(f'generator must be a torch.Generator or a list of them, got {generator!r}')
+    right = generator is None or all(isinstance(g, torch.Generator) for g in gs)
+    must(right, 'be a torch.Generator or a list of them', TypeError, generator=generator)
     if not many: return lambda: draw(generator, sz).to(device)
-    if len(gs) != sz[0]: raise ValueError(
-        f'generator must be one, or a list of {sz[0]}, one an image, got {len(gs)}')
+    must(len(gs) == sz[0], f'be one, or a list of {sz[0]}, one an image', generator=len(gs))
     return lambda: torch.stack([draw(g, sz[1:]) for g in gs]).to(device)
 
 def _bar(steps, progress):
@@ -173,8 +161,7 @@ def sample(
     guidance,interval = _guidance(model, c, guidance, interval, negative)
     if clip is not None: clip = real('(0, inf)', clip=clip)
     noise,network = _noise(sz, device, generator),_predictor(model, c, guidance, interval, negative)
-    x = noise() if x_T is None else torch.as_tensor(x_T).to(device).float()
-    if x.shape != sz: raise ValueError(f'x_T must have the shape sz={sz}, got {tuple(x.shape)}')
+    x = noise() if x_T is None else as_tensor(sz, None, device, x_T=x_T).float()
     predict = _denoiser(network, process, clip)
     past,x_0s = None,[]
     with evaluating(core(model)):
@@ -323,14 +310,12 @@ def generate(
     "Many images, batch by batch; image `i` does not depend on the batch"
     (n,bs),seed = count(n=n, bs=bs),count(0, seed=seed)
     if isinstance(sampler, str): sampler = SAMPLERS[one_of(SAMPLERS, sampler=sampler)]
-    size = n if c is None else len(c)
-    must(size == n, f'be ({n}, ...), one an image', c=size)
-    res,(black,white) = [],value_range
-    must(black < white, 'be (black, white), black < white', value_range=value_range)
+    res,(black,white) = [],ends(value_range=value_range)
     each = {k: kwargs.pop(k, None) for k in ('negative', 'x_T')} | dict(c=c)    # one an image
+    each = {k: as_tensor((n, ...), None, **{k: v}) for k,v in each.items() if v is not None}
     for i in _bar(range(0, n, bs), progress):
         gs = [_own(seed, j) for j in range(i, min(i + bs, n))]
-        some = {k: v[i:i+bs] for k,v in each.items() if v is not None}
+        some = {k: v[i:i+bs] for k,v in each.items()}
         kw = dict(generator=gs, keep=False, progress=False, **some, **kwargs)
         x_0,_ = sampler(model, (len(gs), *sz), device, **kw)
         res.append(((x_0 - black)/(white - black)*255).clamp(0, 255).round().byte().cpu())

@@ -28,9 +28,8 @@ class UNet(nn.Module):
         schedule:str='cosine' # How noise is added: 'cosine', 'linear' or 'flow'
     ):
         super().__init__()
-        nfs = counts(nfs=nfs)
+        nfs,heads = counts(nfs=nfs),count(num_heads=num_heads)
         ch,t_embed = count(color_channels=color_channels, t_embed=t_embed)
-        heads = count(num_heads=num_heads)
         self.process = Process(target, schedule)
         self.color_channels,self.factor = ch,2**len(nfs)
         self.config = dict(nfs=tuple(nfs), color_channels=ch, t_embed=t_embed, num_heads=heads,

@@ -15,11 +15,12 @@ def must(
     what:str, # What it must be or have, as in 'be even'
     error:type=ValueError, # What is raised otherwise
     /,
-    **arg # What was given, by name; of a type the message shows the name
+    **arg # What was given, by name; a type's name is shown, a tensor's shape
 ):
     "An error such as 'dim must be even, got 5' if an argument is not right"
     if ok: return
     (name,v), = arg.items()
+    if isinstance(v, Tensor) and v.numel() != 1: v = tuple(v.shape)
     raise error(f'{name} must {what}, got {v.__name__ if isinstance(v, type) else repr(v)}')
 
 def _all(vs): return vs[0] if len(vs := list(vs)) == 1 else tuple(vs)

@@ -28,7 +28,7 @@ class UNet(nn.Module):
         schedule:str='cosine' # How noise is added: 'cosine', 'linear' or 'flow'
     ):
         super().__init__()
-        nfs,heads = counts(nfs=nfs),count(num_heads=num_heads)
+        nfs,heads = counts(2, nfs=nfs),count(num_heads=num_heads)
         ch,t_embed = count(color_channels=color_channels, t_embed=t_embed)
         self.process = Process(target, schedule)
         self.color_channels,self.factor = ch,2**len(nfs)
@@ -68,7 +68,7 @@ def unet_plan(
     n_blocks:tuple # Residual blocks at each level; one more for the middle
 ) -> tuple[list, list, list]: # Channels, L of them; heads and blocks, L + 1 of each
     "The three lists that describe a U-Net, complete and checked against each other"
-    nfs,blocks = counts(nfs=nfs, n_blocks=n_blocks)
+    nfs,blocks = counts(2, nfs=nfs),counts(n_blocks=n_blocks)
     heads = counts(0, attention_heads=attention_heads)
     L = len(nfs)
     right = f'have {L} entries, one a level, or {L+1} with the middle'

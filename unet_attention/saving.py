@@ -44,6 +44,8 @@ def save_unet(
     folder.mkdir(parents=True, exist_ok=True)
     new = {f: folder/f'{f}.new' for f in ('config.json', 'model.safetensors')}
     weights = {k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
+    bad = [k for k,v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
+    must(not bad, 'have finite weights', model=bad[:3])
     try:
         new['config.json'].write_text(config, encoding='utf-8')
         new['model.safetensors'].write_bytes(save(weights))

@@ -73,8 +73,8 @@ def test_a_killed_run_leaves_the_last_epoch(tmp_path):
     assert usable(tmp_path)
 
 def test_stopped_and_resumed(tmp_path):
-    """A run that SIGTERM stops and another line resumes ends with the same model, byte for byte, and
-    the same table, as one that was left alone; meanwhile nobody else may use its folder"""
+    """A run that SIGTERM stops and another line resumes ends with the model, byte for byte, and the
+    table of one that was left alone; meanwhile nobody else may use its folder"""
     line = ['--n-train', 64, '--n-valid', 16, '--epochs', 20, '--sz', 16, *small]
     whole = run('unet_attention_train', '--out', 'whole', *line, cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
@@ -87,7 +87,8 @@ def test_stopped_and_resumed(tmp_path):
     assert p.wait(timeout=60) == 0 and 'Stopped early' in log.read_text(), log.read_text()
     r = run('unet_attention_train', *line, '--out', 'run', cwd=tmp_path)
     assert r.returncode == 2 and '--resume' in r.stderr and '--out run-2' in r.stderr
-    r = run('unet_attention_train', '--out', 'run', '--resume', '--n', 1, '--steps', 2, cwd=tmp_path)
+    last = '--resume --n 1 --steps 2'.split()
+    r = run('unet_attention_train', '--out', 'run', *last, cwd=tmp_path)
     assert r.returncode == 0 and r.stdout.count('valid_loss') < 20, r.stderr
     def table(o): return [l.split(',')[:-1] for l in (o/'history.csv').read_text().splitlines()]
     for f in ('model.safetensors', 'config.json'):

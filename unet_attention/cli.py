@@ -20,7 +20,7 @@ from . import __version__
 from .arguments import count, divisible, must, one_of, real
 
 # %% ../nbs/24_cli.ipynb #ac5f4240
-_WHOLE = dict(sz=1, n_train=1, n_valid=1, epochs=1, bs=1, n=1, steps=1,      # the least that is right
+_WHOLE = dict(sz=1, n_train=1, n_valid=1, epochs=1, bs=1, n=1, steps=1,    # the least that is right
               checkpoint_every=1, preview=0, seed=0)
 _REAL = dict(lr='(0, inf)', guidance='(-inf, inf)', seed='[0, 1e18]',
              n='[1, 1e4]', steps='[1, 1e4]')
@@ -268,7 +268,7 @@ def _import():
     "Import fastai, without its warning about torch.jit"
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)
-        import fastai.basics
+        import fastai.basics  # noqa: F401
 
 def _make_room(out, given, again):
     "Make the folder ready: a new run begins in one that holds no other"

@@ -1,5 +1,5 @@
-"The two commands as a shell runs them: a run, Ctrl-C once and twice, a killed run, wrong options"
-import os, shutil, signal, subprocess, sys, time
+"The two commands as a shell runs them: a run, signals, resuming, a closed pipe, wrong options"
+import os, resource, shutil, signal, subprocess, sys, time
 from importlib.metadata import version
 from pathlib import Path
 import pytest
@@ -45,10 +45,11 @@ def test_train_then_sample(tmp_path):
         assert r.returncode == 0 and f'Wrote {name}' in r.stdout, r.stderr
         assert (tmp_path/name).stat().st_size > 1000
 
-def test_ctrl_c_leaves_a_usable_folder(tmp_path):
+@pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_usable_folder(tmp_path, sign):
     p,log = train_until('history.csv', tmp_path, *small)
     time.sleep(2)
-    p.send_signal(signal.SIGINT)
+    p.send_signal(sign)
     assert p.wait(timeout=300) == 0 and 'Stopped early' in log.read_text(), log.read_text()[-2000:]
     assert names(tmp_path/'run') == files and usable(tmp_path)
 
@@ -70,6 +71,55 @@ def test_a_killed_run_leaves_the_last_epoch(tmp_path):
     p.kill()
     assert p.wait(timeout=60) != 0 and 'Wrote' not in log.read_text()
     assert usable(tmp_path)
+
+def test_stopped_and_resumed(tmp_path):
+    """A run that SIGTERM stops and another line resumes ends with the model, byte for byte, and the
+    table of one that was left alone; meanwhile nobody else may use its folder"""
+    line = ['--n-train', 64, '--n-valid', 16, '--epochs', 20, '--sz', 16, *small]
+    whole = run('unet_attention_train', '--out', 'whole', *line, cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    said = [o for o in whole.stdout.splitlines() if o.startswith('epoch')]
+    assert len(said) == 20 and all('valid_loss' in o for o in said) and '\r' not in whole.stdout
+    p,log = train_until('model.safetensors', tmp_path, *map(str, line), '--epochs', '20')
+    r = run('unet_attention_train', '--out', 'run', '--resume', cwd=tmp_path)
+    assert r.returncode == 2 and f'to which process {p.pid} does' in r.stderr, (r.stderr, log)
+    p.send_signal(signal.SIGTERM)
+    assert p.wait(timeout=60) == 0 and 'Stopped early' in log.read_text(), log.read_text()
+    r = run('unet_attention_train', *line, '--out', 'run', cwd=tmp_path)
+    assert r.returncode == 2 and '--resume' in r.stderr and '--out run-2' in r.stderr
+    last = '--resume --n 1 --steps 2'.split()
+    r = run('unet_attention_train', '--out', 'run', *last, cwd=tmp_path)
+    assert r.returncode == 0 and r.stdout.count('valid_loss') < 20, r.stderr
+    def table(o): return [l.split(',')[:-1] for l in (o/'history.csv').read_text().splitlines()]
+    for f in ('model.safetensors', 'config.json'):
+        assert (tmp_path/'run'/f).read_bytes() == (tmp_path/'whole'/f).read_bytes()
+    assert table(tmp_path/'run') == table(tmp_path/'whole')
+
+def test_a_closed_pipe_ends_nothing(tmp_path):
+    "What reads the log goes away, before the first line is written: the run ends as it should"
+    line = ['--out', 'run', '--n-train', '32', '--epochs', '2', *small]
+    kw = dict(cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    p = subprocess.Popen([command('unet_attention_train'), *line], **kw)
+    p.stdout.close()
+    assert p.wait(timeout=300) == 0 and names(tmp_path/'run') == files
+
+def test_ctrl_c_while_importing(tmp_path):
+    p = subprocess.Popen([command('unet_attention_train')], cwd=tmp_path, env=env, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(1.5)
+    p.send_signal(signal.SIGINT)
+    out,err = p.communicate(timeout=60)
+    assert p.returncode == 130 and err == 'unet_attention_train: stopped\n' and not out
+
+def test_answers_at_once(tmp_path):
+    "`--help` and a wrong option are answered before torch is imported, which takes seconds"
+    def seconds():
+        r = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return r.ru_utime + r.ru_stime
+    for args in (['--help'], ['--bogus'], ['--lr', 'fast'], ['--n-train', '0'], ['--data', '']):
+        before = seconds()
+        run('unet_attention_train', *args, cwd=tmp_path)
+        assert seconds() - before < .8, args
 
 @pytest.mark.parametrize('args, why', [
     (['--bogus', '1'], '--bogus'), (['--lr', 'inf'], '--lr must be a number in (0, inf)'),

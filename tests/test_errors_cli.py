@@ -1,9 +1,10 @@
 "Wrong options of the two commands: each gets one error, before anything is read or written"
-import math
+import json, math
 from pathlib import Path
 import pytest
-from unet_attention.cli import Diverged, sample_command, sample_model, train_command, train_model
+from unet_attention.cli import sample_command, sample_model, train_command, train_model
 from unet_attention.saving import save_unet
+from unet_attention.training import Diverged
 from unet_attention.unet import ContextTAUnet, TAUnet
 
 T, V = TypeError, ValueError
@@ -17,6 +18,8 @@ def here(tmp_path, monkeypatch):
     for d in ('photos/cats', 'folder.png'): Path(d).mkdir(parents=True)
     save_unet(TAUnet(**small), 'model', sz=8)
     save_unet(TAUnet(**small), 'sizeless')
+    Path('begun/checkpoints').mkdir(parents=True)
+    Path('begun/checkpoints/options.json').write_text(json.dumps(dict(lr=1e-3, data='shapes')))
     heads = dict(nfs=(8,), attention_heads=(2,), n_blocks=(1,))
     save_unet(ContextTAUnet(5, **heads, context_dim=4), 'captions', sz=8)
     return tmp_path
@@ -31,6 +34,15 @@ train = [
     (V, 'epochs must be at least 1, got 0', dict(epochs=0)),
     (T, 'epochs must be a whole number, got 1.5', dict(epochs=1.5)),
     (V, 'n_train must be at least 1, got 0', dict(n_train=0)),
+    (V, 'n_valid must be at least 1, got 0', dict(n_valid=0)),
+    (V, 'checkpoint_every must be at least 1, got 0', dict(checkpoint_every=0)),
+    (V, 'overwrite must be left out beside resume, got True', dict(resume=True, overwrite=True)),
+    (V, 'out must be free, got model, which holds a run: replace it by --overwrite, or write to '
+        'another by --out model-2', dict(out='model')),
+    (V, 'got begun, which holds a run: resume it by --resume, replace it', dict(out='begun')),
+    (V, 'out must be free, got model', dict(out='model', resume=True)),
+    (V, "lr must be 0.001, with which the run in begun began, got 0.3",
+     dict(data='shapes', out='begun', resume=True, lr=.3)),
     (V, 'bs must be at least 1, got 0', dict(bs=0)),
     (V, 'n must be at least 1, got 0', dict(n=0)),
     (V, 'n must be a number in [1, 1e4], got 1000000', dict(n=10**6)),
@@ -94,6 +106,7 @@ def test_sample(here, error, text, kw):
 commands = [
     (train_command, ['--bogus', '1'], 'unrecognized arguments: --bogus 1'),
     (train_command, ['--n_train', '5'], 'unrecognized arguments: --n_train 5'),
+    (train_command, ['--out', 'begun'], '--out must be free, got begun, which holds a run: resume'),
     (train_command, ['--lr', 'fast'], "argument --lr: invalid float value: 'fast'"),
     (train_command, ['--lr', 'nan'], '--lr must be a number in (0, inf), got nan'),
     (train_command, ['--n-train', '0'], '--n-train must be at least 1, got 0'),
@@ -116,11 +129,13 @@ def test_command(here, capsys, command, argv, text):
 
 def test_diverged():
     "The error carries the facts, and fastai's way of rewriting `args` does not touch its text"
-    e = Diverged(3, 7.5e5, math.nan)
+    e = Diverged(13, 7.5e5, math.nan, epoch=1, batch=3)
     text = str(e)
     e.args = ('Exception occured in ...',)
-    assert (e.step, e.lr, str(e)) == (3, 7.5e5, text)
-    assert text.startswith('lr must be smaller: at step 3')
+    assert (e.step, e.lr, e.epoch, e.batch, str(e)) == (13, 7.5e5, 1, 3, text)
+    assert text.startswith('lr must be smaller: at step 13 (epoch 1, batch 3) it was 7.5e+05')
+    assert text.endswith('and the loss nan')
+    assert str(Diverged(0, 1., .5, math.inf)).endswith('and the gradient inf')
 
 def test_a_caption_model_samples_without_captions(here):
     assert sample_model('captions', n=2, steps=1).exists()

@@ -8,9 +8,10 @@ warnings.filterwarnings('ignore', message='.*torch.jit')
 from fastai.basics import Callback, DataLoader, DataLoaders, Learner
 from unet_attention.data import ImageTensors, image_dls
 from unet_attention.diffusion import Denoiser
+from unet_attention.checkpoints import Checkpoint
 from unet_attention.training import (
-    EMA, ConditionalFashionDDPM, DiffusionLearner, FashionDDPM, conditional_train,
-    diffusion_learner, stratified_times, train)
+    EMA, ConditionalFashionDDPM, DiffusionLearner, Diverged, FashionDDPM, RaiseOnNaN,
+    conditional_train, diffusion_learner, stratified_times, train)
 from unet_attention.unet import ConditionalTAUnet, TAUnet, UNet
 
 T,V = TypeError,ValueError
@@ -43,6 +44,8 @@ class Tuple(Grey):
     def forward(self, x, t): return x, t
 
 rand = torch.rand(8, 3, 8, 8)
+spoilt = rand.clone()
+spoilt[5, 0, 3] = math.inf
 constructors = [
     (lambda: stratified_times(0), V, 'n must be at least 1, got 0'),
     (lambda: stratified_times(2.), T, 'n must be a whole number, got 2.0'),
@@ -83,6 +86,10 @@ calls = [
       for o in (0, -1., math.nan, math.inf)],
     (lambda: train(net(), dls, '1e-3', 1), T, "lr must be a number, got '1e-3'"),
     (lambda: train(Grey(), dls, 1e-3, 1), T, 'model must say what it predicts'),
+    (lambda: train(net(), dls, 1e8, 2), Diverged, 'lr must be smaller: at step'),
+    (lambda: train(net(), dls, 1e-3, 1, extra_cbs=Checkpoint('x', every=0)), V, 'every must be at'),
+    (lambda: train(net(), dls, 1e-3, 1, extra_cbs=Checkpoint('x', keep=0)), V, 'keep must be at'),
+    (lambda: fit([FashionDDPM(), Checkpoint('x')]), T, 'learn must be a DiffusionLearner'),
     (lambda: train(net(), dls, 1e-3, 1, target='v'), T, "unexpected keyword argument 'target'"),
     (lambda: conditional_train(net(), dls), V, 'conditional must be False for a model without a'),
     (lambda: conditional_train(cond(), dls, n_epochs=0), V, 'n_epochs must be at least 1, got 0'),
@@ -91,6 +98,11 @@ calls = [
 batches_and_fits = [
     (lambda: fit(FashionDDPM(), dls=batches(rand*255)), V, 'images from dls must lie in [-16, 16]'),
     (lambda: fit(FashionDDPM(), dls=batches(rand*math.nan)), V, '[-16, 16], got nan..nan'),
+    (lambda: fit(FashionDDPM(), dls=batches(spoilt)), V,
+     'in image 5 of batch 0, epoch 0: number 5 of the data set'),
+    (lambda: fit(FashionDDPM(), dls=batches([])), V, "dls.train must yield a batch at least, got"),
+    (lambda: fit(FashionDDPM(), dls=DataLoaders(batches(rand).train, batches([]).valid)), V,
+     'dls.valid must yield a batch at least'),
     (lambda: fit(FashionDDPM(), dls=batches(rand.byte())), T, 'images from dls must be floating'),
     (lambda: fit(FashionDDPM(), dls=batches(rand[:, 0])), V, 'images from dls must be (b, c, h'),
     (lambda: fit(ConditionalFashionDDPM(), cond(), batches(rand)), V, 'dls must yield (images, '),
@@ -133,3 +145,27 @@ def test_interrupted_validation():
         assert learn.fashion_ddpm.generator is not None
         learn.fashion_ddpm.before_fit()
     assert learn.fashion_ddpm.generator is None
+
+def test_validating_an_exported_learner():
+    "An empty training loader is an error in training alone: an exported learner has one"
+    learn = diffusion_learner(DataLoaders(batches([]).train, batches(rand).valid), net())
+    with learn.no_bar(): assert learn.validate()
+
+def test_lag_on_a_device(monkeypatch):
+    "Where the loss must be waited for, it is looked at a step later, and at the end of the epoch"
+    cb = RaiseOnNaN()
+    looked = []
+    monkeypatch.setattr(RaiseOnNaN, '_look', lambda self, now, step, *_: looked.append(step))
+    class Device:
+        "A tensor that says it is on a device"
+        def __init__(self, x): self.x,self.device = x,torch.device('cuda')
+        def norm(self): return self
+    stack = torch.stack
+    monkeypatch.setattr(torch, 'stack', lambda o: Device(o) if not isinstance(o[-1], Device) else o)
+    seen = []
+    class Watch(Callback):
+        order = 12
+        def before_step(self): seen.append([*looked])
+    try: fit([FashionDDPM(), cb, Watch()])
+    finally: monkeypatch.setattr(torch, 'stack', stack)
+    assert seen == [[], [0]] and looked == [0, 1]

@@ -11,7 +11,7 @@ from fastcore.docments import docments
 root, lib = Path(__file__).resolve().parent.parent, 'unet_attention'
 files = {f.stem: f for f in sorted((root/lib).glob('*.py')) if f.stem[0] != '_'}
 # what is written by hand: `all` itself, what rooms share, and an extension of Jupyter
-modules = [o for o in files if o not in ('all', 'checks', 'slow')]
+modules = [o for o in files if o not in ('all', 'arguments', 'checks', 'slow')]
 ini = ConfigParser(delimiters=['='], interpolation=None)
 ini.read(root/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
@@ -24,11 +24,11 @@ def run(*cmd, **kw):
 
 # ---- the house ----------------------------------------------------------------------------------
 floors = dict(
-    checks=1, slow=1, attention=2, embeddings=2, diffusion=2, images=2,
+    arguments=0, checks=1, slow=1, attention=2, embeddings=2, diffusion=2, images=2,
     blocks=3, sampling=3, data=3,
     unet=4, shapes=4, evaluation=5, anatomy=5, editing=5, saving=5, sources=5, captions=5,
-    training=6, cli=7, all=8)
-only_torch = 'checks attention embeddings diffusion blocks sampling unet'.split()
+    training=6, checkpoints=7, cli=8, all=9)
+only_torch = 'arguments checks attention embeddings diffusion blocks sampling unet'.split()
 
 def imports(name):
     "Module, names and line of each import in a module of the package"
@@ -65,7 +65,7 @@ def test_no_private_name_crosses(name):
 
 def test_where_fastai_lives():
     users = {n for n in files for m,_,_ in imports(n) if m.split('.')[0] == 'fastai'}
-    assert users == {'data', 'training', 'cli'}
+    assert users == {'data', 'training', 'checkpoints', 'cli'}
 
 @pytest.mark.parametrize('name', ['unet', 'sampling'])
 def test_network_and_sampler_need_only_torch(name):
@@ -102,7 +102,7 @@ def test_colab():
         first = ''.join(next(c['source'] for c in cells if c['cell_type'] == 'code')) + '\n'
         assert "if 'google.colab' in sys.modules:" in first and want in first, f
 
-@pytest.mark.parametrize('name', ['checks', 'slow'])
+@pytest.mark.parametrize('name', ['arguments', 'checks', 'slow'])
 def test_written_by_hand(name): assert import_module(f'{lib}.{name}').__doc__
 
 # ---- the package as it is installed -------------------------------------------------------------

@@ -110,7 +110,7 @@ TERMS = {                                    # what people type, and the page th
                     'flow matching',
     '05_sampling': 'sampling, cfg, CFG, classifier-free, classifier-free guidance, guidance scale',
     '06_data': 'value range',
-    '07_training': 'checkpoint, mixed precision, exponential moving average',
+    '25_checkpoints': 'checkpoint', '07_training': 'mixed precision, exponential moving average',
     'reference/evaluation': 'fid, FID', '08_evaluation': 'fréchet inception distance',
     '12_ablations': 'ablation', '23_saving': 'inference',
     'howto/own_images': 'own dataset, custom dataset', 'howto/save_load': 'resume',

@@ -13,5 +13,6 @@ from unet_attention.captions import *
 from unet_attention.saving import *
 from unet_attention.anatomy import *
 from unet_attention.training import *
+from unet_attention.checkpoints import *
 from unet_attention.evaluation import *
 from unet_attention.cli import *

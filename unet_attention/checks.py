@@ -1,116 +1,17 @@
 "What several rooms need: arguments checked, models unwrapped, eval mode. Hand-written; torch alone"
 
-# A door names what it takes in one line, `nc, nh = count(nc=nc, nh=nh)`; the wording is here.
+# A door names what it takes in one line, `nc, nh = count(nc=nc, nh=nh)`; the wording is here, and
+# for numbers and names in `arguments`.
 # Each function checks its keyword arguments and returns them, one alone or several as a tuple.
-import inspect, numbers, torch
+import inspect, torch
 from contextlib import contextmanager
 from torch import nn, Tensor
+from .arguments import (
+    count, counts, divisible, ends, interval_ends, multiple, must, one_of, real, several)
 
 __all__ = ['must', 'count', 'counts', 'real', 'ends', 'one_of', 'multiple', 'divisible', 'tensor',
            'as_tensor', 'within', 'indices', 'values_known', 'images', 'times', 'device', 'core',
            'takes', 'evaluating', 'delegates', 'patch']
-
-def must(
-    ok, # Is the argument right?
-    what:str, # What it must be or have, as in 'be even'
-    error:type=ValueError, # What is raised otherwise
-    /,
-    **arg # What was given, by name; a type's name is shown, a tensor's shape
-):
-    "An error such as 'dim must be even, got 5' if an argument is not right"
-    if ok: return
-    (name,v), = arg.items()
-    if isinstance(v, Tensor) and v.numel() != 1: v = tuple(v.shape)
-    raise error(f'{name} must {what}, got {v.__name__ if isinstance(v, type) else repr(v)}')
-
-def _all(vs): return vs[0] if len(vs := list(vs)) == 1 else tuple(vs)
-
-def _whole(name, v, least):
-    if isinstance(v, bool) or not isinstance(v, numbers.Integral):
-        raise TypeError(f'{name} must be a whole number, got {v!r}')
-    if v < least: raise ValueError(f'{name} must be at least {least}, got {v}')
-    return int(v)
-
-def count(
-    least:int=1, # Smallest value that is right
-    **args # Whole numbers by name
-): # The numbers as `int`
-    "Whole numbers of at least `least`"
-    return _all(_whole(k, v, least) for k,v in args.items())
-
-def counts(
-    least:int=1, # Smallest value that is right
-    n:int|None=None, # How many entries each must have; at least one if not given
-    **args # Lists or tuples of whole numbers by name
-): # Lists of `int`
-    "Lists of whole numbers of at least `least`, none of them empty"
-    for k,v in args.items():
-        if not isinstance(v, (list, tuple)):
-            raise TypeError(f'{k} must be a list or tuple of whole numbers, got {v!r}')
-        if not v: raise ValueError(f'{k} must have at least one entry, got none')
-        if len(v) != (n or len(v)): raise ValueError(f'{k} must have {n} entries, got {v}')
-    return _all([_whole(f'{k}[{i}]', o, least) for i,o in enumerate(v)] for k,v in args.items())
-
-def _ends(interval): return map(float, interval[1:-1].split(','))
-
-def real(
-    interval:str='(-inf, inf)', # As in mathematics: `[` with the end, `(` without it
-    **args # Numbers by name
-): # The numbers as `float`
-    "Numbers in an interval"
-    a,b = _ends(interval)
-    for k,v in args.items():
-        if isinstance(v, bool) or not isinstance(v, numbers.Real):
-            raise TypeError(f'{k} must be a number, got {v!r}')
-        if not (a < v < b or v == a and interval[0] == '[' or v == b and interval[-1] == ']'):
-            raise ValueError(f'{k} must be a number in {interval}, got {v}')
-    return _all(float(v) for v in args.values())
-
-def ends(
-    interval:str='(-inf, inf)', # What both must lie in, as for `real`
-    apart:bool=True, # Must they differ?
-    /,
-    **arg # A pair of numbers by name
-): # Both as `float`
-    "Two numbers, the smaller first: the ends of a range"
-    (k,v), = arg.items()
-    if not isinstance(v, (list, tuple)) or len(v) != 2:
-        raise ValueError(f'{k} must be two numbers, got {v!r}')
-    a,b = real(interval, **{f'{k}[0]': v[0], f'{k}[1]': v[1]})
-    if a > b or a == b and apart:
-        raise ValueError(f'{k} must be two numbers, the smaller first, got {v}')
-    return a,b
-
-def one_of(
-    options, # What is right: a list or the keys of a dictionary
-    **args # Values by name
-): # The values
-    "Values that are among the options"
-    for k,v in args.items():
-        if not isinstance(v, str) or v not in options: raise ValueError(
-            f"{k} must be {', '.join(map(repr, options))}, got {v!r}" if len(options) == 1 else
-            f"{k} must be one of {', '.join(map(repr, options))}, got {v!r}")
-    return _all(args.values())
-
-def multiple(
-    **args # Two whole numbers of at least 1 by name: the second must divide the first
-): # Both as `int`
-    "A whole number that another divides, as heads divide channels"
-    of,by = args
-    n,d = count(**args)
-    if n % d: raise ValueError(f'{by} must divide {of}: {of}={n} is not a multiple of {by}={d}')
-    return n,d
-
-def divisible(
-    by:int, # What must divide them
-    why:str, # Where that number comes from
-    **args # Whole numbers by name
-):
-    "Whole numbers that `by` divides, or an error that names the nearest that are"
-    for k,n in args.items():
-        low = n - n % by
-        near = f'the nearest are {low} and {low + by}' if low else f'the nearest is {by}'
-        if n % by: raise ValueError(f'{k} must be divisible by {by} = {why}, got {n}: {near}')
 
 _kinds = {
     'floating point': lambda d: d.is_floating_point,
@@ -140,7 +41,7 @@ def tensor(
     **args # Tensors by name
 ): # The tensors
     "Tensors of a shape and a kind; `torch.compile` passes by"
-    if torch.compiler.is_compiling(): return _all(args.values())
+    if torch.compiler.is_compiling(): return several(args.values())
     for k,x in args.items():
         if not isinstance(x, Tensor):
             want = 'a tensor' if shape is ... else f'a tensor, {_written(shape)}'
@@ -148,7 +49,7 @@ def tensor(
         if not _kinds[kind](x.dtype): raise TypeError(f'{k} must be {kind}, got {x.dtype}')
         if shape is not ... and not _fits(x.shape, shape):
             raise ValueError(f'{k} must be {_written(shape)}, got {tuple(x.shape)}')
-    return _all(args.values())
+    return several(args.values())
 
 def as_tensor(
     shape:tuple, # As for `tensor`
@@ -176,12 +77,12 @@ def within(
     **args # Tensors by name
 ): # The tensors
     "Tensors whose values lie in an interval, where that can be known without waiting"
-    a,b = _ends(interval)
+    a,b = interval_ends(interval)
     for k,x in args.items():
         if values_known(x) and not ((x >= a) & (x <= b)).all():
             ends = f'{x.min().item():.4g}..{x.max().item():.4g}'
             raise ValueError(f'{k} must lie in {interval}, got {ends}')
-    return _all(args.values())
+    return several(args.values())
 
 def indices(
     shape:tuple, # As for `tensor`

@@ -6,7 +6,7 @@
 __all__ = ['from_uint8', 'to_uint8', 'image_grid', 'show_images', 'save_gif']
 
 # %% ../nbs/20_images.ipynb #49371ea3
-import io, math, torch
+import io, math, torch, warnings
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from pathlib import Path
@@ -35,13 +35,19 @@ def to_uint8(
     return x.nan_to_num_(0.).clamp_(0, 1).mul_(255).round_().byte()
 
 # %% ../nbs/20_images.ipynb #168f8ec4
+def _warn_of_nan(x):
+    bad = (~x.isfinite()).flatten(1).any(1).sum().item()
+    if bad: warnings.warn(f'{bad} of {len(x)} images hold NaN or infinity, shown as black or white')
+
 def _batch(x, value_range):
     "`x` as bytes `(n, 3, h, w)` on the CPU"
     if isinstance(x, (list, tuple)): x = torch.stack([torch.as_tensor(o) for o in x])
     x = torch.as_tensor(x).detach().cpu()
     if x.ndim == 3: x = x[None]
     tensor(('n', (1, 3), 'h', 'w'), None, x=x), must(x.numel(), 'not be empty', x=tuple(x.shape))
-    if x.dtype != torch.uint8: x = to_uint8(x, value_range)
+    if x.dtype != torch.uint8:
+        _warn_of_nan(x)
+        x = to_uint8(x, value_range)
     return x.expand(-1, 3, -1, -1)
 
 # %% ../nbs/20_images.ipynb #fa8006b4

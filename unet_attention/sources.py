@@ -8,6 +8,7 @@ __all__ = ['read_idx', 'get_fashion_dls', 'get_dls']
 # %% ../nbs/22_sources.ipynb #baf9d457
 import glob, gzip, math, os, re, reprlib, zlib
 import numpy as np, torch, torch.nn.functional as F
+from contextlib import contextmanager
 from pathlib import Path
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -69,12 +70,25 @@ def _folder_set(p):
 def _read(p, name, /, **kwargs):
     "What is in the folder `p`, or behind the `name` on the hub"
     import datasets
-    if not p.is_dir(): return datasets.load_dataset(name, **kwargs)
+    if not p.is_dir():
+        with _asked_once(name): return datasets.load_dataset(name, **kwargs)
     if (p/'dataset_dict.json').exists() or (p/'state.json').exists():
         return datasets.load_from_disk(str(p), **kwargs)
     if not kwargs and (d := _folder_set(p)): return d
     if not glob.has_magic(str(p)): return datasets.load_dataset(str(p), **kwargs)
     return datasets.load_dataset('imagefolder', data_dir=glob.escape(str(p)), **kwargs)
+
+# %% ../nbs/22_sources.ipynb #6ef4bd66
+@contextmanager
+def _asked_once(name):
+    "Where the hub does not answer, look in the cache alone, without more questions"
+    import datasets, huggingface_hub as hub
+    was = hub.constants.HF_HUB_OFFLINE,datasets.config.HF_HUB_OFFLINE
+    try: hub.HfApi().dataset_info(name, timeout=10)
+    except hub.errors.HfHubHTTPError: pass                                    # this is an answer
+    except Exception: hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try: yield
+    finally: hub.constants.HF_HUB_OFFLINE,datasets.config.HF_HUB_OFFLINE = was
 
 # %% ../nbs/22_sources.ipynb #b51460d2
 def _from_hub(d):

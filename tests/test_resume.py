@@ -1,0 +1,168 @@
+"Training goes on to the bit: a process killed at random moments, and in the middle of a write"
+import errno, os, random, resource, signal, subprocess, sys, time
+from functools import partial
+from pathlib import Path
+import numpy as np, pytest
+
+KILLS, EVERY = 20, 3
+
+# ---- the process that is killed: `python test_resume.py FOLDER` ----------------------------------
+def train(folder):
+    "Train a small network from the newest checkpoint in `folder`, and keep its weights"
+    import torch
+    from fastai.basics import Callback
+    from unet_attention.checkpoints import Checkpoint, write_whole
+    from unet_attention.data import ImageTensors, image_dls
+    from unet_attention.training import diffusion_learner
+    from unet_attention.unet import TAUnet
+    class Note(Callback):
+        "Notes each step in a file as soon as it is done, before the checkpoint is written"
+        order = 99
+        def before_fit(self):
+            self.file = os.open(folder/'steps', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        def before_train(self):
+            if self.checkpoint.batch: self.note('from')
+        def after_batch(self):
+            if self.training: self.note('done')
+        def note(self, what): os.write(self.file, f'{what} {self.learn.train_iter}\n'.encode())
+    folder.mkdir(exist_ok=True)
+    for seed in (torch.manual_seed, random.seed, np.random.seed): seed(42)
+    images = ImageTensors(torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8))
+    dls = image_dls(images, images.select(range(8)), bs=4)
+    model = TAUnet((8,16), (0,2), (1,1), color_channels=1)
+    cbs = [Note(), Checkpoint(folder, every=EVERY, resume=True)]
+    learn = diffusion_learner(dls, model, cbs=cbs)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(5, 5e-3)
+        learn.fit_flat_cos(4, 1e-3)
+    b = b''.join(p.detach().numpy().tobytes() for p in model.parameters())
+    write_whole(folder/'weights', b)
+
+def kill_often(folder):
+    """One run to its end, another in processes forked one after the other: each is killed after a
+    random time, every second one while a file is being written; the last may end."""
+    import torch, unet_attention.checkpoints  # noqa: F401        imported once, before the forks
+    torch.set_num_threads(1)
+    def child():
+        pid = os.fork()
+        if pid: return pid
+        try: train(folder/'killed')
+        finally: os._exit(0)
+    def unfinished():
+        try: return {(o.name, o.stat().st_mtime_ns) for o in there.glob('.*.new')}
+        except FileNotFoundError: return set()                          # just made whole
+    def wait_for(f):
+        until = time.time() + 5
+        while time.time() < until and not f(): time.sleep(.0002)
+    train(folder/'whole')
+    there,rng = folder/'killed',random.Random()
+    (there/'steps').parent.mkdir()
+    (there/'steps').touch()
+    for i in range(KILLS):
+        before,size = unfinished(),(there/'steps').stat().st_size
+        pid = child()
+        if i % 4: wait_for(lambda: (there/'steps').stat().st_size > size)
+        if i % 2 == 0: time.sleep(rng.uniform(0, .5))
+        else:
+            for _ in range(rng.randint(1, 6)):                  # in the middle of a write
+                seen = before | unfinished()
+                wait_for(lambda: unfinished() - seen)
+        os.kill(pid, signal.SIGKILL)
+        _,status = os.waitpid(pid, 0)
+        print('ended' if os.WIFEXITED(status) else 'killed', *unfinished() - before)
+    os.waitpid(child(), 0)
+
+if __name__ == '__main__': kill_often(Path(sys.argv[1]))
+
+# ---- the tests -----------------------------------------------------------------------------------
+def test_killed_twenty_times(tmp_path):
+    t = time.time()
+    r = subprocess.run([sys.executable, __file__, tmp_path], text=True, capture_output=True)
+    assert r.returncode == 0, r.stderr
+    kills = r.stdout.splitlines()
+    was,now = [(tmp_path/o/'weights').read_bytes() for o in ('whole', 'killed')]
+    assert was == now and len(was) > 1000
+    lines = (tmp_path/'killed'/'steps').read_text().splitlines()
+    steps = [(what, int(n)) for what,n in map(str.split, lines)]
+    lost = [a - b for (what,a),(again,b) in zip(steps, steps[1:])
+            if (what, again) == ('done', 'from')]
+    unfinished = sum('.new' in o for o in kills)
+    print(f'{sum("killed" in o for o in kills)} killed, {unfinished} in a write; '
+          f'{len(lost)} resumed in an epoch, lost {lost}; {time.time() - t:.0f} s')
+    assert sum('killed' in o for o in kills) > KILLS//2 and unfinished
+    assert lost and max(lost) <= EVERY
+
+# ---- in this process: what else may go wrong -----------------------------------------------------
+def learner(**kwargs):
+    import torch
+    from unet_attention.data import ImageTensors, image_dls
+    from unet_attention.training import diffusion_learner
+    from unet_attention.unet import TAUnet
+    for seed in (torch.manual_seed, random.seed, np.random.seed): seed(42)
+    images = ImageTensors(torch.randint(256, (24, 1, 8, 8), dtype=torch.uint8))
+    dls = image_dls(images, images.select(range(8)), bs=4, device='cpu')
+    return diffusion_learner(dls, TAUnet((8,), (0,), (1,), color_channels=1), **kwargs)
+
+def fit(learn, *cbs):
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, 5e-3, cbs=[*cbs])
+    return [p.data.clone() for p in learn.model.parameters()]
+
+def optimisers():
+    import torch
+    from fastai.basics import Adam, OptimWrapper, ranger
+    return dict(adamw=partial(OptimWrapper, opt=torch.optim.AdamW), fastai=Adam, ranger=ranger,
+                momentum=partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9)))
+
+@pytest.mark.parametrize('name', ['adamw', 'fastai', 'ranger', 'momentum'])
+def test_other_optimisers(tmp_path, name):
+    import torch
+    from fastai.basics import Callback
+    from unet_attention.checkpoints import Checkpoint
+    class Cut(Callback):
+        def after_step(self):
+            if self.train_iter == 8: raise SystemError('and dark it was')
+    make = partial(learner, opt_func=optimisers()[name])
+    whole = fit(make())
+    with pytest.raises(SystemError): fit(make(), Cut(), Checkpoint(tmp_path, every=3))
+    resumed = fit(make(), Checkpoint(tmp_path, every=3, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+
+def broken(how):
+    "Let the next checkpoint fail in its folder, and return what mends it"
+    if how == 'full disk':                       # here: no file may be longer than 1000 bytes
+        soft,hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    import unet_attention.checkpoints as c       # as root, no folder is read-only: so in Python
+    def refuse(*args): raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    c.open = refuse
+    return lambda: delattr(c, 'open')
+
+@pytest.mark.parametrize('how, says', [('full disk', 'File too large'), ('read-only', 'Read-only')])
+def test_what_was_kept_stays(tmp_path, how, says):
+    "A checkpoint that cannot be written is one clear error; the last one is there, and resumes"
+    import torch
+    from fastai.basics import Callback
+    from unet_attention.checkpoints import Checkpoint, CheckpointError, checkpoints
+    mend = []
+    class Break(Callback):
+        def after_step(self):
+            if self.train_iter == 7: mend.append(broken(how))
+    whole = fit(learner())
+    try:
+        with pytest.raises(CheckpointError) as e:
+            fit(learner(), Break(), Checkpoint(tmp_path, every=3))
+    finally: mend[0]()
+    assert says in str(e.value) and 'folder must be where' in str(e.value)
+    assert '\n' not in str(e.value)
+    assert [o.stem[-2:] for o in checkpoints(tmp_path)] == ['03', '06']
+    assert not [*tmp_path.glob('.*')]                                   # nothing unfinished
+    resumed = fit(learner(), Checkpoint(tmp_path, every=3, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+
+def test_deterministic_algorithms():
+    "Training works where torch is asked for algorithms that give the same numbers each time"
+    import torch
+    torch.use_deterministic_algorithms(True)
+    try: assert all(torch.equal(a, b) for a,b in zip(fit(learner()), fit(learner())))
+    finally: torch.use_deterministic_algorithms(False)

@@ -17,7 +17,7 @@ def must(
     "An error such as 'dim must be even, got 5' if an argument is not right"
     if ok: return
     (name,v), = arg.items()
-    if hasattr(v, 'numel') and v.numel() != 1: v = tuple(v.shape)
+    if hasattr(v, 'shape') and not isinstance(v, type) and v.ndim: v = tuple(v.shape)
     raise error(f'{name} must {what}, got {v.__name__ if isinstance(v, type) else repr(v)}')
 
 def several(vs): return vs[0] if len(vs := list(vs)) == 1 else tuple(vs)

@@ -15,4 +15,5 @@ from unet_attention.anatomy import *
 from unet_attention.training import *
 from unet_attention.checkpoints import *
 from unet_attention.evaluation import *
+from unet_attention.editing import *
 from unet_attention.cli import *

@@ -308,20 +308,25 @@ class Muon(torch.optim.Optimizer):
         mu:float=.95, # Share of the momentum that one step keeps, for matrices
         betas:tuple=(.9,.99), # AdamW's, for the other weights
         eps:float=1e-8, # AdamW's
-        weight_decay:float=.01 # Share of `lr` by which a step shrinks the weights
+        weight_decay:float=.01, # Share of `lr` by which a step shrinks the weights
+        tables=() # Weights that get AdamW's step whatever their shape: those of embeddings
     ):
         kw = dict(lr=lr, mu=mu, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, kw)
+        self.tables = list(tables)
 
     @torch.no_grad()
     def step(self, closure=None):
         "One step of each parameter that has a gradient"
+        with torch.enable_grad(): loss = closure() if closure else None
         for g in self.param_groups:
             for p in g['params']:
                 if p.grad is None: continue
-                update = self._matrix_update if is_matrix(p) else self._adam_update
+                matrix = is_matrix(p) and not any(p is o for o in self.tables)
+                update = self._matrix_update if matrix else self._adam_update
                 u = update(p.grad, self.state[p], **g)
                 p.mul_(1 - g['lr']*g['weight_decay']).sub_(g['lr']*u)
+        return loss
 
 # %% ../nbs/07_training.ipynb #71322eb8
 def is_matrix(
@@ -333,16 +338,18 @@ def is_matrix(
 @patch
 def _matrix_update(self:Muon, grad, state, mu, **kw):
     "Nesterov momentum, made orthogonal, with a root mean square of 0.2"
-    m = state.setdefault('momentum', torch.zeros_like(grad)).lerp_(grad, 1 - mu)
+    if not state: state['momentum'] = torch.zeros_like(grad)
+    m = state['momentum'].lerp_(grad, 1 - mu)
     u = orthogonalise(grad.lerp(m, mu).flatten(1).float())      # (rows, columns)
     return (.2*max(u.shape)**.5*u).view(grad.shape)
 
 @patch
 def _adam_update(self:Muon, grad, state, betas, eps, **kw):
     "Adam (Kingma & Ba 2015)"
-    n = state['step'] = state.get('step', 0) + 1
-    m = state.setdefault('mean', torch.zeros_like(grad)).lerp_(grad, 1 - betas[0])
-    v = state.setdefault('square', torch.zeros_like(grad)).lerp_(grad**2, 1 - betas[1])
+    if not state: state.update(step=0, mean=torch.zeros_like(grad), square=torch.zeros_like(grad))
+    n = state['step'] = state['step'] + 1
+    m = state['mean'].lerp_(grad, 1 - betas[0])
+    v = state['square'].lerp_(grad**2, 1 - betas[1])
     return m/(1 - betas[0]**n)/((v/(1 - betas[1]**n)).sqrt() + eps)
 
 # %% ../nbs/07_training.ipynb #b0327652
@@ -402,7 +409,9 @@ def diffusion_learner(
     else:
         must(weight is None, 'be None beside a FashionDDPM in cbs', weight=weight)
         must(times is stratified_times, 'be left out beside a FashionDDPM in cbs', times=times)
-    kwargs = dict(opt_func=partial(OptimWrapper, opt=Muon), metrics=EpsLoss()) | kwargs
+    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    muon = partial(OptimWrapper, opt=Muon, tables=tables)
+    kwargs = dict(opt_func=muon, metrics=EpsLoss()) | kwargs
     return DiffusionLearner(dls, model, loss_func=loss_func, wd=wd, cbs=cbs, **kwargs)
 
 # %% ../nbs/07_training.ipynb #7e0001af

@@ -601,6 +601,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'unet_attention/training.py'),
                                          'unet_attention.training.diffusion_learner': ( 'training.html#diffusion_learner',
                                                                                         'unet_attention/training.py'),
+                                         'unet_attention.training.edm_times': ('training.html#edm_times', 'unet_attention/training.py'),
                                          'unet_attention.training.is_matrix': ('training.html#is_matrix', 'unet_attention/training.py'),
                                          'unet_attention.training.logit_normal_times': ( 'training.html#logit_normal_times',
                                                                                          'unet_attention/training.py'),

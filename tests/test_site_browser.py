@@ -16,8 +16,9 @@ ARGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
 @pytest.fixture(scope='module')
 def site():
     "The address of the site, served under the path that it will have on GitHub Pages"
+    folder = str(build())                           # before anybody waits for a page
     class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *a): super().__init__(*a, directory=str(build()))
+        def __init__(self, *a): super().__init__(*a, directory=folder)
         def translate_path(self, path): return super().translate_path(path.removeprefix(f'/{lib}'))
         def log_message(self, *a): pass
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)

@@ -3,6 +3,7 @@ import os, subprocess, sys
 from pathlib import Path
 import nbformat, pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from unet_attention.slow import NOTE
 
 code,out = nbformat.v4.new_code_cell,nbformat.v4.new_output
@@ -43,6 +44,17 @@ def test_elsewhere(tmp_path):
     nb.cells[0].source = f"import os\nos.chdir('{tmp_path.parent}')\n%load_ext unet_attention.slow"
     outs,ran = run_all(nb, tmp_path)
     assert not ran and shown(outs) == [{'text/plain': NOTE}]    # nothing saved is found
+
+@pytest.mark.parametrize('check,says', [
+    ('assert n*2 > 7', "{'n * 2': 6}"), ('assert n > 1 and [n] == [4]', "{'[n]': [3], '[4]': [4]}"),
+    ('assert 1 < n < 3', "{'n': 3}"), ("assert n < 3, 'mine'", 'mine')])
+def test_failed_checks_show_values(tmp_path, check, says):
+    nb = notebook(f'n = 3\n{check}')
+    with pytest.raises(CellExecutionError) as e: run_all(nb, tmp_path)
+    assert e.value.evalue == says
+
+def test_right_checks_pass(tmp_path):
+    run_all(notebook('assert 1 < 2 and (3 == 3 or 1/0)'), tmp_path)
 
 @pytest.mark.parametrize('flags,runs', [([], False), (['--flags', 'slow'], True)])
 def test_nbdev_decides(tmp_path, flags, runs):

@@ -8,7 +8,7 @@ __all__ = ['sdedit', 'inpaint', 'slerp', 'between', 'invert']
 # %% ../nbs/10_editing.ipynb #ba0eda0f
 import torch
 from torch import Tensor
-from .checks import core, count, evaluating, real, tensor
+from .checks import core, count, evaluating, must, real, tensor
 from .diffusion import Denoiser, noisify, process_of
 from .sampling import ddim, posterior, sample
 
@@ -39,8 +39,10 @@ def inpaint(
     **kwargs # Passed to `sample`: `c`, `guidance`, `generator`, ...
 ) -> tuple[Tensor, list[Tensor]]: # The images, shape of `x`; every step's prediction of them
     "Fill in the rest of images (Lugmayr et al. 2022, algorithm 1)"
-    known = tensor(..., 'boolean', known=known)
-    rounds = count(rounds=rounds)
+    known,rounds = tensor(..., 'boolean', known=known),count(rounds=rounds)
+    tensor(('b', 'c', 'h', 'w'), x=x)
+    fits = all(a in (1, b) for a,b in zip(known.shape[::-1], x.shape[::-1]))
+    must(fits, f'be broadcastable to {tuple(x.shape)}', known=known)
     def step(x_0, eps, x_t, t, s, noise, predict, **_):
         for i in range(rounds):
             mean,var = posterior(x_0, x_t, t, s)

@@ -187,7 +187,7 @@ def test_what_callbacks_gather(tmp_path):
     fit(whole := make('whole'))
     with pytest.raises(SystemError): fit(make('cut'), Cut(), Checkpoint(tmp_path, every=3))
     fit(resumed := make('cut'), Checkpoint(tmp_path, every=3, resume=True))
-    assert whole.count.n == resumed.count.n == 16                  # 6 to train, 2 to validate, twice
+    assert whole.count.n == resumed.count.n == 16              # 6 to train, 2 to validate, twice
     assert whole.save_model.best == resumed.save_model.best
     assert whole.preview.scores == resumed.preview.scores and len(resumed.preview.images) == 2
     assert all((a == b).all() for a,b in zip(whole.preview.images, resumed.preview.images))

@@ -314,8 +314,8 @@ def save(self:Checkpoint):
 
 # %% ../nbs/25_checkpoints.ipynb #599b9bbe
 @patch
-def state(self:Checkpoint) -> dict: # As for `pack`
-    "Everything from which training goes on; of the weights, those in the model"
+def state(self:Checkpoint) -> dict:
+    "Everything from which training goes on, as `pack` takes it; the weights are those in the model"
     cbs = {cb.name: {k: attrgetter(k)(cb) for k in _kept(cb)} for cb in self.learn.cbs}
     scaler = getattr(self.learn, 'scaler', None)
     return dict(fit=self.number, about=self.about, epoch=self.done, batch=self.batch,

@@ -366,7 +366,7 @@ class DiffusionLearner(Learner):
         except CancelFitException: raise
         except BaseException:                                   # interrupted: the averages even so
             for cb in self.cbs:
-                if isinstance(cb, (EMA, AutoPrecision)): cb.after_fit()
+                if isinstance(cb, (EMA, MixedPrecision)): cb.after_fit()
             raise
 
     def all_batches(self):

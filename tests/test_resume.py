@@ -1,5 +1,5 @@
 "Training goes on to the bit: a process killed at random moments, and in the middle of a write"
-import errno, os, random, resource, signal, subprocess, sys, time
+import builtins, errno, os, random, resource, signal, subprocess, sys, time
 from functools import partial
 from pathlib import Path
 import numpy as np, pytest
@@ -133,10 +133,12 @@ def broken(how):
         soft,hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    import unet_attention.checkpoints as c       # as root, no folder is read-only: so in Python
-    def refuse(*args): raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-    c.open = refuse
-    return lambda: delattr(c, 'open')
+    was = builtins.open                          # as root, no folder is read-only: so in Python
+    def refuse(file, mode='r', *args, **kw):
+        if 'w' in mode: raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return was(file, mode, *args, **kw)
+    builtins.open = refuse
+    return lambda: setattr(builtins, 'open', was)
 
 @pytest.mark.parametrize('how, says', [('full disk', 'File too large'), ('read-only', 'Read-only')])
 def test_what_was_kept_stays(tmp_path, how, says):

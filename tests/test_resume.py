@@ -1,5 +1,5 @@
 "Training goes on to the bit: a process killed at random moments, and in the middle of a write"
-import errno, os, random, resource, signal, subprocess, sys, time
+import builtins, errno, os, random, resource, signal, subprocess, sys, time
 from functools import partial
 from pathlib import Path
 import numpy as np, pytest
@@ -133,10 +133,12 @@ def broken(how):
         soft,hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    import unet_attention.checkpoints as c       # as root, no folder is read-only: so in Python
-    def refuse(*args): raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-    c.open = refuse
-    return lambda: delattr(c, 'open')
+    was = builtins.open                          # as root, no folder is read-only: so in Python
+    def refuse(file, mode='r', *args, **kw):
+        if 'w' in mode: raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return was(file, mode, *args, **kw)
+    builtins.open = refuse
+    return lambda: setattr(builtins, 'open', was)
 
 @pytest.mark.parametrize('how, says', [('full disk', 'File too large'), ('read-only', 'Read-only')])
 def test_what_was_kept_stays(tmp_path, how, says):
@@ -166,3 +168,28 @@ def test_deterministic_algorithms():
     torch.use_deterministic_algorithms(True)
     try: assert all(torch.equal(a, b) for a,b in zip(fit(learner()), fit(learner())))
     finally: torch.use_deterministic_algorithms(False)
+
+def test_what_callbacks_gather(tmp_path):
+    "Best values, previews, and what a callback of one's own asks for by `kept`, go on as well"
+    from fastai.basics import Callback
+    from fastai.callback.tracker import SaveModelCallback
+    from unet_attention.checkpoints import Checkpoint
+    from unet_attention.training import Preview
+    class Count(Callback):
+        kept,n = 'n',0
+        def before_fit(self): self.n = 0
+        def after_batch(self): self.n += 1
+    class Cut(Callback):
+        def after_step(self):
+            if self.train_iter == 8: raise SystemError('and dark it was')
+    def make(name):
+        def score(x, c): return dict(s=1.)
+        cbs = [Count(), SaveModelCallback(), Preview(n=2, n_steps=1, score=score)]
+        return learner(cbs=cbs, path=tmp_path/name)
+    fit(whole := make('whole'))
+    with pytest.raises(SystemError): fit(make('cut'), Cut(), Checkpoint(tmp_path, every=3))
+    fit(resumed := make('cut'), Checkpoint(tmp_path, every=3, resume=True))
+    assert whole.count.n == resumed.count.n == 16              # 6 to train, 2 to validate, twice
+    assert whole.save_model.best == resumed.save_model.best
+    assert whole.preview.scores == resumed.preview.scores and len(resumed.preview.images) == 2
+    assert all((a == b).all() for a,b in zip(whole.preview.images, resumed.preview.images))

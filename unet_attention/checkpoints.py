@@ -19,6 +19,7 @@ from fastai.basics import Callback, CancelFitException, DataLoader, L, Recorder
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
+from fastai.callback.training import GradientAccumulation
 from .checks import core, count, must
 from .saving import save_unet, write_synced
 from .training import EMA, DiffusionLearner, Preview
@@ -209,7 +210,8 @@ def _cut(dl, n, then):
 
 # %% ../nbs/25_checkpoints.ipynb #e00fb145
 KEPT = {EMA: 'avg n', Recorder: 'losses lrs iters values smooth_loss.count smooth_loss.val',
-        ParamScheduler: 'hps', TrackerCallback: 'best wait', Preview: 'images scores'}
+        ParamScheduler: 'hps', TrackerCallback: 'best wait', Preview: 'images scores',
+        GradientAccumulation: 'count'}
 
 def _kept(cb):
     "The names of the attributes of a callback that a checkpoint keeps"
@@ -274,7 +276,8 @@ def before_train(self:Checkpoint):
     else: self.start = random_state(self.loaders)
 
 @patch
-def after_step(self:Checkpoint): self.stepped = True
+def before_batch(self:Checkpoint):
+    if self.training: self.clean = False
 
 @patch
 def after_batch(self:Checkpoint):
@@ -290,13 +293,13 @@ def after_epoch(self:Checkpoint):
 
 @patch
 def after_cancel_fit(self:Checkpoint):
-    if self.on and not self.stepped: self.save()
+    if self.on and self.clean: self.save()
 
 # %% ../nbs/25_checkpoints.ipynb #15b375aa
 @patch
 def _note(self:Checkpoint, epoch, batch):
     "Training is between two steps: so many epochs are done, and so many batches of the next"
-    self.done,self.batch,self.stepped = epoch,batch,False
+    self.done,self.batch,self.clean = epoch,batch,True
     self.now,self.pct = random_state(self.loaders),self.learn.pct_train
 
 @patch
@@ -308,14 +311,17 @@ def save(self:Checkpoint):
 
 # %% ../nbs/25_checkpoints.ipynb #599b9bbe
 @patch
-def state(self:Checkpoint) -> dict: # As for `pack`
-    "Everything from which training goes on; of the weights, those in the model"
+def state(self:Checkpoint) -> dict:
+    "Everything from which training goes on, as `pack` takes it; the weights are those in the model"
     cbs = {cb.name: {k: attrgetter(k)(cb) for k in _kept(cb)} for cb in self.learn.cbs}
     scaler = getattr(self.learn, 'scaler', None)
     return dict(fit=self.number, about=self.about, epoch=self.done, batch=self.batch,
         step=self.train_iter, pct=self.pct, start=self.start, now=self.now,
         model=core(self.learn.model).state_dict(), opt=self.learn.opt.state_dict(),
+        grads=[_some(p.grad) for p in self.learn.model.parameters()],
         scaler=scaler and scaler.state_dict(), callbacks={k: v for k,v in cbs.items() if v})
+
+def _some(grad): return None if grad is None or not grad.any() else grad
 
 @contextmanager
 def _raw(learn):
@@ -365,6 +371,7 @@ def _load(self:Checkpoint, state):
     learn,device = self.learn,next(self.learn.model.parameters()).device
     core(learn.model).load_state_dict(state['model'])
     learn.opt.load_state_dict(_to(state['opt'], device))
+    for p,g in zip(learn.model.parameters(), _to(state['grads'], device)): p.grad = g
     if state['scaler']: learn.scaler.load_state_dict(state['scaler'])
     for cb in learn.cbs:
         for k,v in state['callbacks'].get(cb.name, {}).items():

@@ -382,7 +382,7 @@ class DiffusionLearner(Learner):
         except CancelFitException: raise
         except BaseException:                                   # interrupted: the averages even so
             for cb in self.cbs:
-                if isinstance(cb, EMA): cb.after_fit()
+                if isinstance(cb, (EMA, MixedPrecision)): cb.after_fit()
             raise
 
     def all_batches(self):
@@ -435,13 +435,26 @@ def _conditional(model, asked):
 # %% ../nbs/07_training.ipynb #abc78e96
 class AutoPrecision(MixedPrecision):
     "fastai's `MixedPrecision`, on the device on which the model is"
-    name = 'mixed_precision'
+    name,inside = 'mixed_precision',False
     def before_fit(self):
         kind,half = next(self.model.parameters()).device.type,self.amp_mode == AMPMode.FP16
         if kind == 'cuda': return super().before_fit()
         self.autocast = torch.autocast(kind, torch.float16 if half else torch.bfloat16)
         self.learn.scaler = GradScaler(kind, **{**self.kwargs, 'enabled': half})
         self.scales = L()
+
+    def before_batch(self):
+        super().before_batch()
+        self.inside = True
+
+    def after_loss(self):
+        if self.inside: super().after_loss()
+        self.inside = False
+    after_batch = after_loss                       # when the batch was cancelled
+
+    def after_fit(self):
+        self.after_loss()
+        super().after_fit()
 
 @patch
 def to_bf16(self:DiffusionLearner):

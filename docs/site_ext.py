@@ -276,7 +276,7 @@ def link_terms(app, doctree, docname):
         to = app.builder.get_relative_uri(docname, 'glossary') + f'#{place}'
         for node in doctree.findall(nodes.Text):
             if within(node, nodes.title, nodes.reference, nodes.literal, nodes.math,
-                      nodes.literal_block, nodes.raw):
+                      nodes.literal_block, nodes.raw, nodes.block_quote):
                 continue
             if m := re.search(rf'\b{term}(s|es|ed|ing)?\b', s := node.astext(), re.I):
                 link = nodes.reference('', m[0], refuri=to, internal=True, classes=['gloss'])

@@ -150,6 +150,8 @@ def test_address(site, tmp_path):
     for f in pages(site):
         if (html := page(f).html) and 'name="description"' in html:
             assert 'property="og:image"' in html and 'twitter:card' in html, f
+            said = re.search(r'name="description" content="([^"]*)', html)[1]
+            assert '( ' not in said, said                 # a link within brackets broke them
         elif '_modules' not in f.parts and f.name not in ('search.html', '404.html'):
             pytest.fail(f'{f} has no description')
         assert not re.search(rf'href="[^"]*({at}|{user}\.github)', html), f

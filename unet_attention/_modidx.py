@@ -476,6 +476,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'unet_attention.sources._load': ('sources.html#_load', 'unet_attention/sources.py'),
                                         'unet_attention.sources._own': ('sources.html#_own', 'unet_attention/sources.py'),
                                         'unet_attention.sources._pick': ('sources.html#_pick', 'unet_attention/sources.py'),
+                                        'unet_attention.sources._picture': ('sources.html#_picture', 'unet_attention/sources.py'),
                                         'unet_attention.sources._read': ('sources.html#_read', 'unet_attention/sources.py'),
                                         'unet_attention.sources._split': ('sources.html#_split', 'unet_attention/sources.py'),
                                         'unet_attention.sources._splits': ('sources.html#_splits', 'unet_attention/sources.py'),

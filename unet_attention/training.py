@@ -390,6 +390,16 @@ class DiffusionLearner(Learner):
         if self.training and self.rest: (first,batches),self.rest = self.rest,None
         for o in enumerate(batches, first): self.one_batch(*o)
 
+# %% ../nbs/07_training.ipynb #24994a27
+@patch
+def load(self:DiffusionLearner, file, **kwargs):
+    "As `Learner.load`; if the file does not fit, the weights stay as they were"
+    kept = {k: v.clone() for k,v in self.model.state_dict().items()}
+    try: return super(DiffusionLearner, self).load(file, **kwargs)
+    except BaseException:
+        self.model.load_state_dict(kept)
+        raise
+
 # %% ../nbs/07_training.ipynb #cac23931
 def diffusion_learner(
     dls:DataLoaders, # Images `(b, c, h, w)` in [-1, 1]; with labels `(b,)` for a conditional model

@@ -216,7 +216,7 @@ KEPT = {EMA: 'avg n', Recorder: 'losses lrs iters values smooth_loss.count smoot
 def _kept(cb):
     "The names of the attributes of a callback that a checkpoint keeps"
     ours = ' '.join(v for k,v in KEPT.items() if isinstance(cb, k))
-    ours += ' ' + getattr(type(cb), 'kept', '')
+    if isinstance(own := getattr(type(cb), 'kept', None), str): ours += f' {own}'
     return [k for k in ours.split() if k.split('.')[0] in vars(cb)]
 
 def _size(o):

@@ -22,7 +22,7 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
 from .checks import core, count, must
 from .saving import save_unet, write_synced
-from .training import EMA, DiffusionLearner, Preview
+from .training import EMA, DiffusionLearner, FashionDDPM, Preview
 
 # %% ../nbs/25_checkpoints.ipynb #421d1015
 def pack(
@@ -34,13 +34,17 @@ def pack(
     if isinstance(o, np.generic): o = o.item()
     if o is None or isinstance(o, (bool, int, float, str)): return o
     if isinstance(o, Tensor):
+        while name in tensors: name += '~'               # as for keys 1 and '1'
         tensors[name] = o.detach().to('cpu', copy=True).contiguous()
         return dict(tensor=name)
     if isinstance(o, dict):
+        plain = all(isinstance(k, (str, int)) for k in o)
+        must(plain, 'have keys that are text or whole numbers', TypeError, **{name: list(o)})
         return dict(dict=[[k, pack(v, f'{name}.{k}', tensors)] for k,v in o.items()])
     must(isinstance(o, (list, tuple, L)), 'be of a kind that can be kept', TypeError, **{name: o})
     kind = 'tuple' if isinstance(o, tuple) else 'list'
     if len(o) > 32 and (row := _row(o)) is not None:
+        while name in tensors: name += '~'
         tensors[name] = row
         return {'scalars' if isinstance(o[0], Tensor) else kind: name}
     return {kind: [pack(v, f'{name}.{i}', tensors) for i,v in enumerate(o)]}
@@ -223,6 +227,10 @@ def _size(o):
     try: return len(o)
     except TypeError: return None
 
+def _name(o):
+    if o is None or isinstance(o, str): return o
+    return getattr(o, '__name__', type(o).__name__)
+
 def _about(learn):
     "What a fit was asked for"
     dls,schedule = [learn.dls.train, learn.dls.valid],{}
@@ -233,7 +241,10 @@ def _about(learn):
     about = dict(n_epoch=learn.n_epoch, model=getattr(core(learn.model), 'config', None),
         batches=[_size(o) for o in dls], images=[_size(getattr(o, 'dataset', o)) for o in dls],
         optimizer=type(getattr(learn.opt, 'opt', learn.opt)).__name__, hypers=hypers,
-        schedule={k: at(f) for k,f in schedule.items()})
+        schedule={k: at(f) for k,f in schedule.items()}, loss=_name(learn.loss_func),
+        averages=[o.decay for o in learn.cbs if isinstance(o, EMA)],
+        noising=[[_name(o.weight), _name(o.times)]
+                 for o in learn.cbs if isinstance(o, FashionDDPM)])
     return json.loads(json.dumps(about))
 
 # %% ../nbs/25_checkpoints.ipynb #34a2d812
@@ -397,6 +408,7 @@ class StopOnInterrupt(Callback):
     "`with learn.stop_on_interrupt: learn.fit(...)`: Ctrl-C, SIGTERM end it after the batch in hand"
     order,stopped,_on = 110,False,False                     # when a `Checkpoint` has seen the batch
     def __enter__(self):
+        if self._on: raise RuntimeError('stop_on_interrupt must not be used within itself')
         self.stopped,self._on = False,True
         try: self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
         except ValueError: self._old = {}              # only the main thread may set handlers
@@ -445,7 +457,8 @@ class History(CSVLogger):
         lines = [head, *lines[:self.learn.epochs_done]]
         write_whole(file, ''.join(f'{o}\n' for o in lines).encode())
         self.file = file.open('a')
-        self.old_logger,self.learn.logger = self.logger,self._write_line
+        if self.logger != self._write_line:          # else a fit has failed, without `after_fit`
+            self.old_logger,self.learn.logger = self.logger,self._write_line
 
     def after_fit(self):
         if self.learn.trains: super().after_fit()

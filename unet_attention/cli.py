@@ -112,12 +112,18 @@ _ANEW = 'out resume overwrite checkpoint_every n steps guidance preview'.split()
 
 def _keep(options, out):
     "Write down the options that a resumed run must have as well"
+    from unet_attention.checkpoints import write_whole
     kept = {k: v for k,v in options.items() if k not in _ANEW}
-    (out/'checkpoints'/'options.json').write_text(json.dumps(kept, indent=2, default=str))
+    kept = json.dumps(kept, indent=2, default=str)
+    write_whole(out/'checkpoints'/'options.json', kept.encode())
 
 def _as_begun(options, out, defaults):
     "The options of the run in `out`, with those of `options` that may be chosen anew"
-    kept = json.loads((out/'checkpoints'/'options.json').read_text(encoding='utf-8'))
+    file = out/'checkpoints'/'options.json'
+    try: kept = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError: kept = None
+    ours = isinstance(kept, dict) and kept and kept.keys() <= options.keys()
+    must(ours, 'be the options of a run', **{str(file): 'something else'})
     given = json.loads(json.dumps(options, default=str))
     for k,v in kept.items():
         right = given[k] in (v, defaults[k])

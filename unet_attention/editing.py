@@ -8,9 +8,10 @@ __all__ = ['sdedit', 'inpaint', 'slerp', 'between', 'invert']
 # %% ../nbs/10_editing.ipynb #ba0eda0f
 import torch
 from torch import Tensor
-from .checks import core, count, evaluating, must, real, tensor
+from .checks import (as_tensor, core, count, evaluating, must, one_of, real, tensor,
+                                   values_known)
 from .diffusion import Denoiser, noisify, process_of
-from .sampling import ddim, posterior, sample
+from .sampling import SAMPLERS, ddim, posterior, sample
 
 # %% ../nbs/10_editing.ipynb #72a2ef0a
 def sdedit(
@@ -18,13 +19,21 @@ def sdedit(
     x:Tensor, # Images to start from, `(b, c, h, w)`, in the units of the data
     t:float=.8, # How far back to go, in (0, 1): more noise, more freedom
     n_steps:int=20, # Steps from there, at least 1
-    sampler=ddim, # A sampler, such as `ddim` or `ddpm`
-    generator:torch.Generator|None=None, # Draws the noise; torch's global one if not given
+    sampler=ddim, # A name in `SAMPLERS`, or a function like them
+    generator:torch.Generator|list|None=None, # Draws the noise; or a list, one for each image
     **kwargs # Passed to the sampler: `c`, `guidance`, ...
 ) -> tuple[Tensor, list[Tensor]]: # The images, shape of `x`; every step's prediction of them
     "Add noise up to time `t`, and sample from there (Meng et al. 2022)"
     t,n_steps = real('(0, 1)', t=t),count(n_steps=n_steps)
-    x_t,_,_ = noisify(x, torch.tensor(t), generator=generator, process=process_of(model))
+    if isinstance(sampler, str): sampler = SAMPLERS[one_of(SAMPLERS, sampler=sampler)]
+    gs = generator if isinstance(generator, (list, tuple)) else [generator]
+    right = generator is None or all(isinstance(g, torch.Generator) for g in gs)
+    must(right, 'be a torch.Generator or a list of them', TypeError, generator=generator)
+    must(len(gs) in (1, len(x)), f'be one, or a list of {len(x)}, one an image', generator=len(gs))
+    process = process_of(model)
+    parts = [noisify(o, torch.tensor(t), generator=g, process=process)[0]
+             for o,g in zip(x.chunk(len(gs)), gs)]
+    x_t = torch.cat(parts)
     times = torch.linspace(t, 0, n_steps + 1, dtype=torch.double)
     return sampler(model, tuple(x.shape), x.device, n_steps, times=times, x_T=x_t,
                    generator=generator, **kwargs)
@@ -52,7 +61,7 @@ def inpaint(
             x_t = a*x_s + (t.sigma**2 - (a*s.sigma)**2)**.5*noise()
             x_0,_ = predict(x_t, t)
     x_0,x_0s = sample(step, model, tuple(x.shape), x.device, n_steps, **kwargs)
-    return torch.where(known, x, x_0), x_0s
+    return torch.where(known, x.detach(), x_0), x_0s
 
 # %% ../nbs/10_editing.ipynb #fe5856a5
 def slerp(
@@ -61,13 +70,16 @@ def slerp(
     w:float|Tensor # How far to go, in [0, 1], a number or `(b,)`
 ) -> Tensor: # Points on the arcs from `a` to `b`, shape of `a`
     "Spherical linear interpolation (Shoemake 1985)"
-    tensor(tuple(a.shape), b=b)
-    w = torch.as_tensor(w, dtype=a.dtype, device=a.device).expand(len(a))
-    u,v = a.flatten(1),b.flatten(1)
-    cos = (u*v).sum(1)/(u.norm(dim=1)*v.norm(dim=1))
+    a,b = tensor(..., a=a),tensor(tuple(a.shape), b=b)
+    kind = torch.promote_types(a.dtype, torch.float32)                      # half would overflow
+    u,v,w = a.flatten(1).to(kind),b.flatten(1).to(kind),as_tensor(..., None, a.device, w=w)
+    must(w.shape in ((), (len(a),)), f'be a number or ({len(a)},)', w=w)
+    w,lengths = w.to(kind).expand(len(a)),u.norm(dim=1)*v.norm(dim=1)
+    must(not values_known(a) or bool((lengths > 0).all()), 'not be zero, nor b', a=a)
+    cos = (u*v).sum(1)/lengths
     angle = cos.clamp(-1, 1).acos().clamp(1e-4, torch.pi - 1e-4)             # (b,)
-    p,q = (((1-w)*angle).sin()/angle.sin(), (w*angle).sin()/angle.sin())
-    return (p[:, None]*u + q[:, None]*v).view_as(a)
+    p,q = (o.sin()/angle.sin() for o in ((1-w)*angle, w*angle))
+    return (p[:, None]*u + q[:, None]*v).view_as(a).to(a.dtype)
 
 # %% ../nbs/10_editing.ipynb #30b70be3
 def between(
@@ -75,11 +87,14 @@ def between(
     c:Tensor, # Conditions to start from, `(b, ...)`
     d:Tensor, # Conditions to go to, likewise
     w:Tensor # How far to go, `(b,)` in [0, 1]
-) -> Denoiser: # A model without a condition
+) -> Denoiser: # A model without a condition, for batches of `b` images
     "A model whose prediction lies between those for two conditions"
     process = process_of(model)
-    w = torch.as_tensor(w, dtype=torch.float32).view(-1, 1, 1, 1)
-    def predict(x, t): return torch.lerp(model(x, t, c), model(x, t, d), w.to(x.device))
+    tensor(tuple(c.shape), None, d=d)
+    w = as_tensor((len(c),), None, w=w)[:, None, None, None]
+    def predict(x, t):
+        with evaluating(core(model)): a,b = model(x, t, c),model(x, t, d)
+        return torch.lerp(a, b, w.to(a))
     return Denoiser(predict, process.target, process.schedule)
 
 # %% ../nbs/10_editing.ipynb #90edc783
@@ -91,12 +106,15 @@ def invert(
     n_steps:int=50 # Steps, at least 1; as many as `ddim` will take on the way back
 ) -> Tensor: # The noise at time .99 from which `ddim` makes them, shape of `x`
     "DDIM inversion: from images to their noise (Song et al. 2020, section 4.3)"
-    process,args = process_of(model),() if c is None else (c,)
+    process,x = process_of(model),tensor(('b', 'c', 'h', 'w'), x=x)
+    args = () if c is None else (as_tensor(..., None, x.device, c=c),)
     ts = torch.linspace(0, .99, count(n_steps=n_steps) + 1, dtype=torch.double)
     with evaluating(core(model)):
         for s,t in zip(ts, ts[1:]):
             at = s if s > 0 else t                       # at 0 there is no noise to be seen
             pred = model(x, at.float().to(x.device).expand(len(x)), *args)
+            tensor(tuple(x.shape), **{'model(x_t, t)': pred})
             x_0,eps = process.solve(pred, x, process.alpha(at).item(), process.sigma(at).item())
             x = process.alpha(t).item()*x_0 + process.sigma(t).item()*eps
+    if not x.isfinite().all(): raise FloatingPointError('x and what is predicted must be finite')
     return x

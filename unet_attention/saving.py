@@ -70,7 +70,9 @@ def save_unet(
     try:
         write_synced(new[_WEIGHTS], weights)
         write_synced(new[_CONFIG], (json.dumps(config, indent=2) + '\n').encode())
-        for f,tmp in new.items(): os.replace(tmp, folder/f)
+        os.replace(new[_WEIGHTS], folder/_WEIGHTS)
+        try: os.replace(new[_CONFIG], folder/_CONFIG)
+        except FileNotFoundError: pass                 # whoever read the folder was faster
     finally:
         for tmp in new.values(): tmp.unlink(missing_ok=True)
     return folder
@@ -94,6 +96,11 @@ def _json(file):
 
 def _digest(file): return hashlib.sha256(file.read_bytes()).hexdigest()
 
+def _belongs(config, weights):
+    "Is a config whole, and of these weights?"
+    try: return _json(config).get('sha256') == _digest(weights)
+    except (ValueError, OSError): return False
+
 def read_config(
     folder:str|Path # A folder that `save_unet` wrote, or a name in `PRETRAINED`
 ) -> dict: # `model`, a name; `config`, its arguments; `extra`, whatever else was kept; `sha256`
@@ -101,7 +108,7 @@ def read_config(
     folder = _folder(folder)
     file,new = folder/_CONFIG,folder/f'{_CONFIG}.new'
     weights = folder/_WEIGHTS
-    if new.is_file() and weights.is_file() and _json(new).get('sha256') == _digest(weights):
+    if new.is_file() and weights.is_file() and _belongs(new, weights):
         os.replace(new, file)                          # a save was killed before its last step
     for f in (file, weights):
         if not f.is_file(): raise FileNotFoundError(f'folder must hold a model: {f} is missing')
@@ -144,7 +151,7 @@ def _blank(folder, d, header):
     _modest(folder/_CONFIG, d['config'], header)
     try:
         with torch.device('meta'): model = MODELS[d['model']](**d['config'])
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ValueError(f'{folder/_CONFIG} does not describe a model: {_short(e, 200)}') from e
     sizes = _sizes(model)
     bad = [k for k in sizes | header if sizes.get(k) != header.get(k)]

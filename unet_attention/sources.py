@@ -255,7 +255,7 @@ def read_idx(
             whole(4*b[3], sizes)
             shape = np.frombuffer(sizes, '>u4').tolist()
             n = math.prod(shape)
-            must(n < 2**31, 'announce less than 2**31 bytes', **{str(file): shape})
+            must(max(n, *shape) < 2**31, 'announce less than 2**31 bytes', **{str(file): shape})
             b = f.read(n + 1)                               # one more byte shows what is too long
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise ValueError(f'{file} must be a whole gzip file: {e}') from None

@@ -320,9 +320,13 @@ class Muon(torch.optim.Optimizer):
         weight_decay:float=.01, # Share of `lr` by which a step shrinks the weights
         tables=() # Weights that get AdamW's step whatever their shape: those of embeddings
     ):
+        real('[0, inf)', lr=lr, weight_decay=weight_decay, eps=eps)
+        real('[0, 1)', mu=mu, **{f'betas[{i}]': b for i,b in enumerate(betas)})
         kw = dict(lr=lr, mu=mu, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, kw)
         self.tables = list(tables)
+
+    def __getstate__(self): return {**super().__getstate__(), 'tables': self.tables}
 
     @torch.no_grad()
     def step(self, closure=None):

@@ -276,13 +276,17 @@ def link_terms(app, doctree, docname):
         to = app.builder.get_relative_uri(docname, 'glossary') + f'#{place}'
         for node in doctree.findall(nodes.Text):
             if within(node, nodes.title, nodes.reference, nodes.literal, nodes.math,
-                      nodes.literal_block, nodes.raw, nodes.block_quote):
+                      nodes.literal_block, nodes.raw):
                 continue
             if m := re.search(rf'\b{term}(s|es|ed|ing)?\b', s := node.astext(), re.I):
                 link = nodes.reference('', m[0], refuri=to, internal=True, classes=['gloss'])
                 node.parent.replace(node,
                                     [nodes.Text(s[:m.start()]), link, nodes.Text(s[m.end():])])
                 break
+
+def tidy(app, name, template, context, doctree):
+    "Brackets in a page's description hold together, wherever a link or code began in them"
+    if tags := context.get('metatags'): context['metatags'] = re.sub(r' ?\( ', ' (', tags)
 
 def reserve(app, doctree, docname):
     "Every picture takes its room before it is there"
@@ -316,3 +320,4 @@ def setup(app):
                     'build-finished': finish}.items():
         app.connect(event, f)
     for f in (link_terms, link_names, reserve): app.connect('doctree-resolved', f)
+    app.connect('html-page-context', tidy, priority=900)

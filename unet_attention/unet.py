@@ -159,8 +159,10 @@ def forward(self:TAUnet,
     context:Tensor|None=None # Another name for `c`, where it is tokens
 ) -> Tensor: # The prediction, shape and type of `x`
     "Predict the target from `x_t` and `t`, and from `c` if there is one"
-    must(c is None or context is None, 'be None beside c', context=type(context))
-    emb,ctx = self.embed(x, t, context if c is None else c, drop)
+    if context is not None:
+        must(c is None, 'be None beside context', c=type(c))
+        c = context
+    emb,ctx = self.embed(x, t, c, drop)
     h = x.to(self.conv_in.weight.dtype).contiguous(memory_format=torch.channels_last)
     h,skips = self.conv_in(h),[]
     for down in self.downs:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from unet_attention.diffusion import Process, denoisify, noisify
 
-RECIPE = dict(value_range=(-.5,.5), target='eps', ema=None, p_uncond=0., adam_eps=1e-5)
+RECIPE = dict(value_range=(-.5,.5), target='eps', ema=None, p_uncond=0., adam_eps=1e-5, opt='adamw')
 
 def norm_conv(c_in, c_out):
     "BatchNorm, ReLU, convolution without bias"

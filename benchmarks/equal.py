@@ -7,6 +7,7 @@
 README.md beside this file says what is compared and how."""
 import json, math, sys, time, torch, torch.nn.functional as F
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from baseline import Baseline
 from unet_attention.diffusion import Process, noisify, to_target
 from unet_attention.sources import get_fashion_dls
-from unet_attention.training import stratified_times
+from unet_attention.training import Muon, stratified_times
 from unet_attention.unet import ConditionalTAUnet
 
 # --- the data and the process, as the library has them
@@ -56,6 +57,7 @@ class Loop:
         target:str='v', # What the network predicts, 'eps' or 'v'
         ema:float|None=.995, # Decay of the averaged weights; `None` for none
         eps:float=1e-8, # Of AdamW
+        opt:str='adamw', # The optimiser, 'adamw' or 'muon'
         labels:bool=True, # Give the model the labels?
         precision:str='fp32', # 'fp32' or 'bf16'
         mode:str|None=None # Of `torch.compile`; `None` for eager
@@ -64,7 +66,10 @@ class Loop:
         self.ema,self.labels,self.bf16 = ema,labels,precision == 'bf16'
         self.device = next(model.parameters()).device
         self.net = torch.compile(model, mode=mode, dynamic=False) if mode else model
-        self.opt = torch.optim.AdamW(model.parameters(), lr, eps=eps, weight_decay=.01, fused=True)
+        tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+        make = (partial(Muon, tables=tables) if opt == 'muon' else
+                partial(torch.optim.AdamW, fused=True))
+        self.opt = make(model.parameters(), lr, eps=eps, weight_decay=.01)
         floats = [b for b in model.buffers() if b.is_floating_point()]      # BatchNorm's statistics
         self.weights,self.i = [o.data for o in (*model.parameters(), *floats)],0
         self.avg = None if ema is None else [w.clone() for w in self.weights]
@@ -189,15 +194,15 @@ def chained(dl):
     "The batches of epoch after epoch"
     while True: yield from dl
 
-def run(name, size, images, n_valid, pool, bs, lr, seed, target, pixels, ema, adam_eps, precision,
-        compile, device, data):
+def run(name, size, images, n_valid, pool, bs, lr, seed, target, pixels, ema, adam_eps, opt,
+        precision, compile, device, data):
     "Train a contestant on `images` images; what came out"
     steps = images//bs
     torch.manual_seed(seed)
     model = build(name, size).to(device)
     dls = fashion_on(device, bs=bs, path=data, value_range=(-pixels, pixels),
                      n_train=min(images, pool), n_valid=n_valid)
-    loop = Loop(model, steps, lr, target, ema or None, adam_eps, True, precision,
+    loop = Loop(model, steps, lr, target, ema or None, adam_eps, opt, True, precision,
                 'default' if compile else None)
     torch.manual_seed(1000 + seed)              # the same batches and the same noise for everybody
     batches = islice(chained(dls.train), steps)
@@ -248,7 +253,7 @@ def print_table(out):
         print(f'{name}\n\nEach at its best rate:\n\n{markdown(map(row, best.values()))}\n')
         print(f'All rates:\n\n{markdown(row(ds) for _,ds in sorted(rows.items()))}\n')
 
-SETTING = 'size bs target pixels ema adam_eps precision n_valid pool'.split()
+SETTING = 'size bs target pixels ema opt adam_eps precision n_valid pool'.split()
 
 @call_parse
 def main(
@@ -267,6 +272,7 @@ def main(
     pixels:float=1., # Everybody trains on pixels in [-pixels, pixels]; all are judged for [-1, 1]
     ema:float=.995, # Decay of the averaged weights; 0 for none
     adam_eps:float=1e-8, # AdamW's
+    opt:str='adamw', # Everybody's optimiser, 'adamw' or 'muon'
     bf16:bool=False, # Forward pass in bfloat16
     compile:bool=False, # `torch.compile` the networks
     device:str='cpu', # 'cuda' or 'cpu'
@@ -278,12 +284,12 @@ def main(
     if small: size,n,n_valid,pool,bs = 'tiny',16,8,32,8
     names = contestants.split(';')
     for k,v,known in (('contestants', names, CONTESTANTS), ('size', [size], SIZES),
-                      ('target', [target], ('v', 'eps')),
+                      ('target', [target], ('v', 'eps')), ('opt', [opt], ('adamw', 'muon')),
                       ('equal', [equal], ('images', 'operations'))):
         if wrong := set(v) - set(known):
             sys.exit(f"{k} must be among {'; '.join(known)}, got {'; '.join(sorted(wrong))}")
     setting = dict(size=size, bs=bs, target=target, pixels=pixels, ema=ema, adam_eps=adam_eps,
-                   precision='bf16' if bf16 else 'fp32', n_valid=n_valid, pool=pool)
+                   opt=opt, precision='bf16' if bf16 else 'fp32', n_valid=n_valid, pool=pool)
     base = flops(build('baseline', size))
     for name in names:
         model = build(name, size)

@@ -24,8 +24,9 @@ FASHION = dict(nfs=(32,64,128,256,384), n_blocks=(3,2,1,1,1,1), attention_heads=
                color_channels=1)
 SMALL = dict(nfs=(8,8,16), n_blocks=(2,1,1,1), attention_heads=(0,2,2,2), color_channels=1)
 CONDITIONS = dict(
-    original=dict(value_range=(-.5,.5), target='eps', ema=None, p_uncond=0., adam_eps=1e-8),
-    ours=dict(value_range=(-1.,1.), target='v', ema=.995, p_uncond=.1, adam_eps=1e-8),
+    original=dict(value_range=(-.5,.5), target='eps', ema=None, p_uncond=0., adam_eps=1e-8,
+                  opt='adamw'),
+    ours=dict(value_range=(-1.,1.), target='v', ema=.995, p_uncond=.1, adam_eps=1e-8, opt='muon'),
     baseline=RECIPE)
 KINDS = dict(unconditional=1e-3, conditional=4e-3)      # and their highest learning rates
 PEEK = 25                                               # steps of the samples after each epoch
@@ -146,8 +147,8 @@ def run(kind, conditions, cfg, out, clock, data, lr, bs, epochs, n_train, n_vali
     dls = fashion_on(device, bs=bs, path=data, n_train=n_train, n_valid=n_valid,
                      value_range=cond['value_range'])
     loop = Loop(new_model(kind, conditions, cfg).to(device), epochs*len(dls.train), lr,
-                cond['target'], cond['ema'], cond['adam_eps'], kind == 'conditional', precision,
-                mode)
+                cond['target'], cond['ema'], cond['adam_eps'], cond['opt'], kind == 'conditional',
+                precision, mode)
     s = dict(settings=settings, history=[], losses=[], scores={})
     if (out/'state.pt').exists():
         s = torch.load(out/'state.pt', map_location='cpu')

@@ -189,10 +189,12 @@ def test_loop_is_train(fashion, kind, conditions):
     model,dls = begin()
     watch = Watch()
     adamw = partial(OptimWrapper, opt=torch.optim.AdamW, betas=(.9, .99))
-    train(model, dls, 5e-3, 2, [watch], conditional=labels, ema=cond['ema'], opt_func=adamw)
+    kwargs = dict(opt_func=adamw) if cond['opt'] == 'adamw' else {}
+    train(model, dls, 5e-3, 2, [watch], conditional=labels, ema=cond['ema'], **kwargs)
     ours,dls = begin()
     steps,losses = 2*len(dls.train),[]
-    loop = equal.Loop(ours, steps, 5e-3, cond['target'], cond['ema'], labels=labels)
+    loop = equal.Loop(ours, steps, 5e-3, cond['target'], cond['ema'], opt=cond['opt'],
+                      labels=labels)
     for valid in watch.valid:
         losses += loop.train(dls.train).tolist()
         with loop.averaged(): assert loop.validate(dls.valid) == pytest.approx(valid, rel=1e-5)

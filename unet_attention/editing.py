@@ -8,10 +8,10 @@ __all__ = ['sdedit', 'inpaint', 'slerp', 'between', 'invert']
 # %% ../nbs/10_editing.ipynb #ba0eda0f
 import torch
 from torch import Tensor
-from .checks import (as_tensor, core, count, evaluating, must, one_of, real, tensor,
+from .checks import (as_tensor, core, count, evaluating, must, real, tensor,
                                    values_known)
 from .diffusion import Denoiser, noisify, process_of
-from .sampling import SAMPLERS, ddim, posterior, sample
+from .sampling import as_sampler, ddim, noise_source, posterior, sample
 
 # %% ../nbs/10_editing.ipynb #72a2ef0a
 def sdedit(
@@ -24,19 +24,13 @@ def sdedit(
     **kwargs # Passed to the sampler: `c`, `guidance`, ...
 ) -> tuple[Tensor, list[Tensor]]: # The images, shape of `x`; every step's prediction of them
     "Add noise up to time `t`, and sample from there (Meng et al. 2022)"
+    x = tensor(('b', 'c', 'h', 'w'), x=x)
     t,n_steps = real('(0, 1)', t=t),count(n_steps=n_steps)
-    if isinstance(sampler, str): sampler = SAMPLERS[one_of(SAMPLERS, sampler=sampler)]
-    gs = generator if isinstance(generator, (list, tuple)) else [generator]
-    right = generator is None or all(isinstance(g, torch.Generator) for g in gs)
-    must(right, 'be a torch.Generator or a list of them', TypeError, generator=generator)
-    must(len(gs) in (1, len(x)), f'be one, or a list of {len(x)}, one an image', generator=len(gs))
-    process = process_of(model)
-    parts = [noisify(o, torch.tensor(t), generator=g, process=process)[0]
-             for o,g in zip(x.chunk(len(gs)), gs)]
-    x_t = torch.cat(parts)
+    eps = noise_source(tuple(x.shape), x.device, generator)()
+    x_t,_,_ = noisify(x, torch.tensor(t), eps, process=process_of(model))
     times = torch.linspace(t, 0, n_steps + 1, dtype=torch.double)
-    return sampler(model, tuple(x.shape), x.device, n_steps, times=times, x_T=x_t,
-                   generator=generator, **kwargs)
+    kw = dict(times=times, x_T=x_t, generator=generator)
+    return as_sampler(sampler)(model, tuple(x.shape), x.device, n_steps, **kw, **kwargs)
 
 # %% ../nbs/10_editing.ipynb #cecef346
 def inpaint(

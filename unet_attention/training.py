@@ -27,7 +27,7 @@ from .checks import core, count, delegates, must, one_of, real, takes, tensor
 from .checks import values_known, within
 from .diffusion import LOSS_WEIGHTS, noisify, process_of, to_target
 from .images import image_grid, show_images
-from .sampling import SAMPLERS, ddim, generate
+from .sampling import as_sampler, ddim, generate
 
 # %% ../nbs/07_training.ipynb #1e260a6e
 def stratified_times(
@@ -561,7 +561,7 @@ class Preview(Callback):
         **kwargs # Passed to `generate`: `sampler`, `n_steps`, `guidance`, `seed`, ...
     ):
         self.n,self.every = count(n=n, every=every)
-        if isinstance(s := kwargs.get('sampler'), str): one_of(SAMPLERS, sampler=s)
+        as_sampler(kwargs.get('sampler'))
         must(score is None or callable(score), 'be a function', score=score)
         must(not (folder and Path(folder).is_file()), 'be a folder', folder=folder)
         self.score,self.folder,self.kw,self.images,self.scores = score,folder,kwargs,[],[]

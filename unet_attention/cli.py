@@ -329,6 +329,12 @@ def _picture(out, folder):
     must(right, 'be a file that ends in .png or .gif', out=str(out))
     return _writable(out)
 
+def _device():
+    "Where to sample, without fastai, whose import takes seconds"
+    import torch
+    mps = torch.backends.mps.is_available()
+    return 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
+
 def sample_model(
     folder:str, # Folder of unet_attention_train or save_unet; fashion: the package's own model
     classes:str='', # Names or numbers of classes, with commas between; all of them if not given
@@ -342,12 +348,10 @@ def sample_model(
     "Sample from a trained model."
     _check(locals())
     out = _picture(out, folder)
-    _import()
-    from fastai.basics import default_device
     from unet_attention.saving import load_unet, read_config
     extra = read_config(folder)['extra']
     must('sz' in extra, 'say the side of its images: save the model with sz=', folder=str(folder))
-    model = load_unet(folder, default_device())
+    model = load_unet(folder, _device())
     numbers = [str(i) for i in range(getattr(model.condition, 'n_classes', 0))]
     vocab,value_range = extra.get('classes') or numbers,extra.get('value_range', (-1., 1.))
     picks = _classes(classes, vocab)

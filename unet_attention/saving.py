@@ -10,6 +10,7 @@ import hashlib, json, math, os, torch
 from importlib.resources import files
 from pathlib import Path
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from .checks import core, device as on_device, must, one_of
 from .unet import ConditionalTAUnet, ContextTAUnet, TAUnet, UNet
 
@@ -146,11 +147,17 @@ def _modest(file, config, header):
 
 def _short(v, most=50): return s if len(s := str(v)) < most else s[:most] + '...'
 
+class _Unset(TorchFunctionMode):
+    "First weights are not drawn; without memory that would import all of `torch.compile`"
+    def __torch_function__(self, f, types, args=(), kwargs={}):
+        if getattr(f, '__module__', '') == 'torch.nn.init': return (*args, *kwargs.values())[0]
+        return f(*args, **kwargs)
+
 def _blank(folder, d, header):
     "The network that the config describes, without memory, compared with the file's header"
     _modest(folder/_CONFIG, d['config'], header)
     try:
-        with torch.device('meta'): model = MODELS[d['model']](**d['config'])
+        with torch.device('meta'), _Unset(): model = MODELS[d['model']](**d['config'])
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ValueError(f'{folder/_CONFIG} does not describe a model: {_short(e, 200)}') from e
     sizes = _sizes(model)

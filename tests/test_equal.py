@@ -211,3 +211,12 @@ def test_index_of_time(name, schedule, most):
     assert (theirs - ours).abs().max() < most
     shifted = Process('eps', schedule).alpha(torch.arange(1000)/1000)**2
     assert (theirs - ours).abs().mean() < (theirs - shifted).abs().mean()
+
+@pytest.mark.parametrize('ours,theirs,most', [
+    ('cosine', 'squaredcos_cap_v2', .009), ('linear', 'linear', .002)])
+def test_schedules_of_the_dictionary(ours, theirs, most):
+    "`abar` at time k/999 beside their `alphas_cumprod` at step k: as far apart as the pages say"
+    k = torch.arange(1000, dtype=torch.double)
+    there = DDPMScheduler(1000, beta_schedule=theirs).alphas_cumprod
+    apart = (there - Process('eps', ours).alpha(k/999)**2).abs().max()
+    assert most/3 < apart < most

@@ -116,8 +116,9 @@ TERMS = {                                    # what people type, and the page th
     'reference/evaluation': 'fid, FID', '08_evaluation': 'fréchet inception distance',
     '12_ablations': 'ablation', '23_saving': 'inference',
     'howto/own_images': 'own dataset, custom dataset', 'howto/save_load': 'resume',
-    # the last two are still to come, it says
-    'about': 'install, license, licence, cite, cuda, gpu, onnx, multi gpu'}
+    'howto/onnx': 'onnx, onnxruntime', 'howto/diffusers': 'diffusers, DiffusionPipeline',
+    # the last is still to come, it says
+    'about': 'install, license, licence, cite, cuda, gpu, multi gpu'}
 
 def test_search(site, browser):
     "Search finds the page that treats a word first, and each public name first"

@@ -168,14 +168,16 @@ V |= {'shortcut of silu(norm1(x))': dict(net=method(ResidualBlock, 'forward', si
       'betas .95, .99': dict(betas=(.95,.99)),
       "AdamW's eps 1e-5": dict(eps=1e-5), 'weight decay 0': dict(weight_decay=0.),
       'weight decay .1': dict(weight_decay=.1),
-      'warm-up .02': dict(pct=.02), 'warm-up .25': dict(pct=.25), 'weights held': dict(hold=True)}
+      'warm-up .02': dict(pct=.02), 'warm-up .25': dict(pct=.25), 'weights held': dict(hold=True),
+      'flat rate': dict(flat=True), 'AdamW, flat rate': dict(flat=True, opt=adamw)}
 EMAS = (.99, .995, .998)
 
-def rate(i, n, pct):
-    "fastai's one cycle, as a share of the highest rate"
+def rate(i, n, pct, flat=False):
+    "fastai's one cycle, as a share of the highest rate; `flat`: without the way down"
     cos = lambda a, b, p: a + (1 - math.cos(math.pi*p))*(b - a)/2
     p = i/n
-    return cos(1/25, 1, p/pct) if p < pct else cos(1, 1e-5, (p - pct)/(1 - pct))
+    if p < pct: return cos(1/25, 1, p/pct)
+    return 1. if flat else cos(1, 1e-5, (p - pct)/(1 - pct))
 
 @torch.no_grad()
 def eps_losses(model, weights, dl, precision, device):
@@ -197,7 +199,7 @@ def eps_losses(model, weights, dl, precision, device):
     return res
 
 def run(dls, cfg, seed, compiled, precision, device, net=None, lr=5e-3, opt=Muon,
-        pct=.1, hold=False, **kw):
+        pct=.1, hold=False, flat=False, **kw):
     """Train once over the images; the losses of the steps, and `eps_loss` with the last weights and
     with each average"""
     torch.manual_seed(seed)
@@ -210,7 +212,7 @@ def run(dls, cfg, seed, compiled, precision, device, net=None, lr=5e-3, opt=Muon
     losses,n = [],len(dls.train)
     torch.manual_seed(1000 + seed)
     for i,(x_0,c) in enumerate(dls.train):
-        for g in opt.param_groups: g['lr'] = lr*rate(i, n, pct)
+        for g in opt.param_groups: g['lr'] = lr*rate(i, n, pct, flat)
         x_t,t,noise = noisify(x_0, stratified_times(len(x_0), device))
         with precision(): pred = f(x_t, t, c)
         error = (pred.float() - to_target(x_0, noise, t)).pow(2).mean((1,2,3))

@@ -5,6 +5,7 @@ from unet_attention.blocks import *
 from unet_attention.diffusion import *
 from unet_attention.unet import *
 from unet_attention.sampling import *
+from unet_attention.averages import *
 from unet_attention.images import *
 from unet_attention.data import *
 from unet_attention.shapes import *

@@ -510,6 +510,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'unet_attention/training.py'),
                                          'unet_attention.training.DiffusionLearner.all_batches': ( 'training.html#diffusionlearner.all_batches',
                                                                                                    'unet_attention/training.py'),
+                                         'unet_attention.training.DiffusionLearner.create_opt': ( 'training.html#diffusionlearner.create_opt',
+                                                                                                  'unet_attention/training.py'),
                                          'unet_attention.training.DiffusionLearner.fit': ( 'training.html#diffusionlearner.fit',
                                                                                            'unet_attention/training.py'),
                                          'unet_attention.training.DiffusionLearner.load': ( 'training.html#diffusionlearner.load',

@@ -8,7 +8,7 @@ warnings.filterwarnings('ignore', message='.*torch.jit')
 from fastai.basics import Callback, DataLoader, DataLoaders, Learner
 from unet_attention.data import ImageTensors, image_dls
 from unet_attention.diffusion import Denoiser
-from unet_attention.checkpoints import Checkpoint
+from unet_attention.checkpoints import Checkpoint, History
 from unet_attention.training import (
     EMA, ConditionalFashionDDPM, DiffusionLearner, Diverged, FashionDDPM, Muon, RaiseOnNaN,
     conditional_train, diffusion_learner, stratified_times, train)
@@ -98,7 +98,7 @@ calls = [
     (lambda: train(net(), dls, 1e-3, 1, extra_cbs=Checkpoint('x', keep=0)), V, 'keep must be at'),
     (lambda: fit([FashionDDPM(), Checkpoint('x')]), T, 'learn must be a DiffusionLearner'),
     (lambda: train(net(), dls, 1e-3, 1, target='v'), T, "unexpected keyword argument 'target'"),
-    (lambda: train(net().half(), dls, 1e-3, 1), V, 'and keeps them float32), got torch.float16'),
+    (lambda: train(net().half(), dls, 1e-3, 1), V, 'and keeps them), got torch.float16'),
     (lambda: train(net().requires_grad_(False), dls, 1e-3, 1), V,
      'model must have weights, of which some require gradients, got TAUnet'),
     (lambda: conditional_train(net(), dls), V, 'conditional must be False for a model without a'),
@@ -188,3 +188,29 @@ def test_lag_on_a_device(monkeypatch):
     try: fit([FashionDDPM(), cb, Watch()])
     finally: monkeypatch.setattr(torch, 'stack', stack)
     assert seen == [[], [0]] and looked == [0, 1]
+
+def test_history_of_another_fit(tmp_path):
+    "A resumed fit refuses a table of other columns, or no table at all; a new one does as fastai's"
+    class Cut(Callback):
+        def after_step(self):
+            if self.train_iter == 3: raise SystemError('and dark it was')
+    def run(*cbs, append=False, **kw):
+        cbs = [History(append=append), Checkpoint(tmp_path/'run', resume=True), *cbs]
+        learn = diffusion_learner(dls, net(), path=tmp_path, cbs=cbs, **kw)
+        with learn.no_bar(), learn.no_logging(): learn.fit(2)
+        return file.read_text().splitlines()
+    file,head = tmp_path/'history.csv','epoch,train_loss,valid_loss,time'
+    with pytest.raises(SystemError): run(Cut())
+    before = file.read_text()
+    for append in (False, True):
+        with pytest.raises(ValueError, match=f'a last table with the columns {head}, got ..epoch'):
+            run(append=append, metrics=[])
+    assert file.read_text() == before
+    file.write_text('my notes\n')
+    with pytest.raises(ValueError, match=r'history.csv must hold a last table .* got \[\]'): run()
+    assert file.read_text() == 'my notes\n'
+    file.write_text(before)
+    assert len(run()) == 3
+    for o in (tmp_path/'run').iterdir(): o.unlink()
+    lines = run(append=True, metrics=[])
+    assert len(lines) == 6 and lines[3] == head != lines[0]

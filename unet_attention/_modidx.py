@@ -130,6 +130,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'unet_attention/checkpoints.py'),
                                             'unet_attention.checkpoints.History': ( 'checkpoints.html#history',
                                                                                     'unet_attention/checkpoints.py'),
+                                            'unet_attention.checkpoints.History._done': ( 'checkpoints.html#history._done',
+                                                                                          'unet_attention/checkpoints.py'),
                                             'unet_attention.checkpoints.History.after_fit': ( 'checkpoints.html#history.after_fit',
                                                                                               'unet_attention/checkpoints.py'),
                                             'unet_attention.checkpoints.History.before_fit': ( 'checkpoints.html#history.before_fit',

@@ -180,7 +180,7 @@ class Denoiser(nn.Module):
         *c # The condition, if there is one
     ) -> Tensor: # The prediction, shape and type of `x`
         "Ask the network in its own floating point type, and take the tensor out of its answer"
-        p = next(self.parameters(), x)                  # of a function we know no type but that of x
+        p = next(self.parameters(), x)                  # a function has no type of its own
         kind = p.dtype if p.is_floating_point() else x.dtype
         t = t.to(torch.promote_types(kind, t.dtype))    # its sinusoids need float32, or more
         c = [o.to(kind) if torch.is_tensor(o) and o.is_floating_point() else o for o in c]

@@ -326,8 +326,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, kw)
         self.tables = list(tables)
         for p in (p for g in self.param_groups for p in g['params']):
-            must(p.dtype is not torch.float16, 'be float32, float64 or bfloat16 (to_fp16 computes in '
-                 'float16, and keeps them float32)', params=p.dtype)
+            right = 'be float32, float64 or bfloat16 (to_fp16 computes in float16, and keeps them)'
+            must(p.dtype is not torch.float16, right, params=p.dtype)
 
     def __getstate__(self): return {**super().__getstate__(), 'tables': self.tables}
 

@@ -214,6 +214,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'unet_attention.cli._make_room': ('cli.html#_make_room', 'unet_attention/cli.py'),
                                     'unet_attention.cli._may_begin': ('cli.html#_may_begin', 'unet_attention/cli.py'),
                                     'unet_attention.cli._no_memory': ('cli.html#_no_memory', 'unet_attention/cli.py'),
+                                    'unet_attention.cli._noting': ('cli.html#_noting', 'unet_attention/cli.py'),
                                     'unet_attention.cli._overlap': ('cli.html#_overlap', 'unet_attention/cli.py'),
                                     'unet_attention.cli._picture': ('cli.html#_picture', 'unet_attention/cli.py'),
                                     'unet_attention.cli._plan': ('cli.html#_plan', 'unet_attention/cli.py'),

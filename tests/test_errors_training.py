@@ -148,6 +148,17 @@ def test_without_weights():
             assert f(model, (2, 3, 8, 8), n_steps=2, progress=False)[0].isfinite().all()
         assert generate(model, 2, (3, 8, 8), n_steps=2, progress=False).shape == (2, 3, 8, 8)
 
+@pytest.mark.parametrize('sampler', ['ddpm', 'ddim', 'heun', 'dpm_solver'])
+def test_sampling_stops_at_nan(sampler):
+    "A network that answers NaN from its third evaluation on ends sampling at that step"
+    from unet_attention.sampling import SAMPLERS
+    calls = []
+    def fails(x, t):
+        calls.append(t)
+        return x*math.nan if len(calls) > 2 else x
+    with pytest.raises(FloatingPointError, match='finite numbers, got others by step [23] of 5'):
+        SAMPLERS[sampler](Denoiser(fails, 'v'), (2, 3, 8, 8), n_steps=5, progress=False)
+
 def test_no_looking(monkeypatch):
     "On a device nothing is looked at: with values out of sight, bytes pass"
     monkeypatch.setattr('unet_attention.checks.values_known', lambda x: False)

@@ -24,7 +24,8 @@ def ours(monkeypatch):
         at = culprit(traceback.extract_stack())
         if issubclass(category, KINDS) and at and Path(at.filename).parent == root/'unet_attention':
             said.append(f'{Path(at.filename).name}:{at.lineno}: {category.__name__}: {message}')
-    import unet_attention.all  # noqa: F401
+    import matplotlib, unet_attention.all  # noqa: F401
+    matplotlib.use('Agg')
     with warnings.catch_warnings():
         warnings.simplefilter('always')
         monkeypatch.setattr(warnings, 'showwarning', show)
@@ -44,14 +45,15 @@ def network(**kw):
 
 def test_the_net_catches(ours):
     "A deprecated call in the package's name is caught, and one that fastai makes is not"
-    def call(file): exec(compile("import warnings; warnings.warn('old', FutureWarning)", file, 'exec'))
+    code = "import warnings; warnings.warn('old', FutureWarning)"
+    def call(file): exec(compile(code, file, 'exec'))
     call(str(root/'unet_attention/images.py'))
     call(str(Path(sysconfig.get_path('purelib'))/'fastai/learner.py'))
     assert ours == ['images.py:1: FutureWarning: old']
     ours.clear()
 
 def test_figures(ours, no_conversion, tmp_path):
-    import matplotlib.pyplot as plt, numpy as np, torch
+    import matplotlib.pyplot as plt, torch
     from unet_attention.anatomy import attention_maps, draw_unet, trace_features
     from unet_attention.images import image_grid, save_gif, show_images
     x = (2*torch.rand(4, 3, 16, 16) - 1).requires_grad_()

@@ -220,3 +220,16 @@ def test_schedules_of_the_dictionary(ours, theirs, most):
     there = DDPMScheduler(1000, beta_schedule=theirs).alphas_cumprod
     apart = (there - Process('eps', ours).alpha(k/999)**2).abs().max()
     assert most/3 < apart < most
+
+
+@pytest.mark.parametrize('dtype, eps', [(torch.double, 1e-4), (torch.bfloat16, .1)])
+def test_a_network_in_another_type(dtype, eps):
+    "diffusers' network in double or bfloat16 samples as in float32, into float32"
+    net = diffusers.UNet2DModel(8, 1, 1, block_out_channels=(32, 32), layers_per_block=1,
+        down_block_types=['DownBlock2D']*2, up_block_types=['UpBlock2D']*2).eval()
+    x_T,kw = torch.randn(2, 1, 8, 8),dict(n_steps=4, progress=False)
+    def x_0(): return ddim(Denoiser(net, 'v', time_scale=999), x_T.shape, x_T=x_T, **kw)[0]
+    plain = x_0()
+    net.to(dtype)
+    assert x_0().dtype == torch.float32
+    agree(x_0(), plain, eps)

@@ -43,6 +43,8 @@ train = [
     (V, 'out must be free, got model', dict(out='model', resume=True)),
     (V, "lr must be 0.001, with which the run in begun began, got 0.3",
      dict(data='shapes', out='begun', resume=True, lr=.3)),
+    (V, "lr must be 0.001, with which the run in begun began, got 0.002",        # the default
+     dict(data='shapes', out='begun', resume=True, lr=2e-3)),
     (V, 'bs must be at least 1, got 0', dict(bs=0)),
     (V, 'n must be at least 1, got 0', dict(n=0)),
     (V, 'n must be a number in [1, 1e4], got 1000000', dict(n=10**6)),
@@ -107,6 +109,8 @@ commands = [
     (train_command, ['--bogus', '1'], 'unrecognized arguments: --bogus 1'),
     (train_command, ['--n_train', '5'], 'unrecognized arguments: --n_train 5'),
     (train_command, ['--out', 'begun'], '--out must be free, got begun, which holds a run: resume'),
+    (train_command, ['--out', 'begun', '--resume', '--lr', '2e-3'],
+     '--lr must be 0.001, with which the run in begun began, got 0.002'),
     (train_command, ['--lr', 'fast'], "argument --lr: invalid float value: 'fast'"),
     (train_command, ['--lr', 'nan'], '--lr must be a number in (0, inf), got nan'),
     (train_command, ['--n-train', '0'], '--n-train must be at least 1, got 0'),

@@ -8,9 +8,9 @@ warnings.filterwarnings('ignore', message='.*torch.jit')
 from fastai.basics import Callback, DataLoader, DataLoaders, Learner
 from unet_attention.data import ImageTensors, image_dls
 from unet_attention.diffusion import Denoiser
-from unet_attention.checkpoints import Checkpoint
+from unet_attention.checkpoints import Checkpoint, History
 from unet_attention.training import (
-    EMA, ConditionalFashionDDPM, DiffusionLearner, Diverged, FashionDDPM, RaiseOnNaN,
+    EMA, ConditionalFashionDDPM, DiffusionLearner, Diverged, FashionDDPM, Muon, RaiseOnNaN,
     conditional_train, diffusion_learner, stratified_times, train)
 from unet_attention.unet import ConditionalTAUnet, TAUnet, UNet
 
@@ -43,6 +43,10 @@ class Tuple(Grey):
     process = net().process
     def forward(self, x, t): return x, t
 
+class Still(nn.Module):
+    "Without weights"
+    def forward(self, x, t): return x
+
 rand = torch.rand(8, 3, 8, 8)
 spoilt = rand.clone()
 spoilt[5, 0, 3] = math.inf
@@ -59,12 +63,15 @@ constructors = [
     (lambda: EMA(1.), V, 'decay must be a number in [0, 1), got 1.0'),
     (lambda: EMA(-.1), V, 'decay must be a number in [0, 1), got -0.1'),
     (lambda: EMA('.9'), T, "decay must be a number, got '.9'"),
+    (lambda: Muon(net().half().parameters()), V, 'params must be float32, float64 or bfloat16'),
 ]
 
 learners = [
     (lambda: diffusion_learner(net(), dls), T, 'model must say what it predicts'),
     (lambda: diffusion_learner(dls, Grey()), T, "as Denoiser(model, target='eps'), got Grey"),
     (lambda: diffusion_learner(dls, lambda x, t: x), T, 'model must say what it predicts'),
+    *[(lambda o=o: diffusion_learner(dls, o), T, 'model must be a module with weights, got ')
+      for o in (Denoiser(Still(), 'eps'), Denoiser(lambda x, t: x, 'eps'), Tuple)],
     (lambda: diffusion_learner(dls.train, net()), T, 'dls must be DataLoaders, with train'),
     (lambda: diffusion_learner([rand], net()), T, 'dls must be DataLoaders, with train and valid'),
     *[(lambda o=o: diffusion_learner(dls, o, conditional=True), V, 'conditional must be False for')
@@ -91,6 +98,9 @@ calls = [
     (lambda: train(net(), dls, 1e-3, 1, extra_cbs=Checkpoint('x', keep=0)), V, 'keep must be at'),
     (lambda: fit([FashionDDPM(), Checkpoint('x')]), T, 'learn must be a DiffusionLearner'),
     (lambda: train(net(), dls, 1e-3, 1, target='v'), T, "unexpected keyword argument 'target'"),
+    (lambda: train(net().half(), dls, 1e-3, 1), V, 'and keeps them), got torch.float16'),
+    (lambda: train(net().requires_grad_(False), dls, 1e-3, 1), V,
+     'model must have weights, of which some require gradients, got TAUnet'),
     (lambda: conditional_train(net(), dls), V, 'conditional must be False for a model without a'),
     (lambda: conditional_train(cond(), dls, n_epochs=0), V, 'n_epochs must be at least 1, got 0'),
 ]
@@ -128,6 +138,26 @@ def test_welcome():
     learn = diffusion_learner(dls, cond(), ema=None)
     assert isinstance(learn, DiffusionLearner) and not [o for o in learn.cbs if isinstance(o, EMA)]
     with learn.no_bar(): learn.validate(dl=batches(rand).valid)
+
+def test_without_weights():
+    "A function, or a module without weights, can be sampled from, if not trained"
+    from unet_attention.sampling import SAMPLERS, generate
+    for o in (lambda x, t: x, Still()):
+        model = Denoiser(o, 'eps')
+        for f in SAMPLERS.values():
+            assert f(model, (2, 3, 8, 8), n_steps=2, progress=False)[0].isfinite().all()
+        assert generate(model, 2, (3, 8, 8), n_steps=2, progress=False).shape == (2, 3, 8, 8)
+
+@pytest.mark.parametrize('sampler', ['ddpm', 'ddim', 'heun', 'dpm_solver'])
+def test_sampling_stops_at_nan(sampler):
+    "A network that answers NaN from its third evaluation on ends sampling at that step"
+    from unet_attention.sampling import SAMPLERS
+    calls = []
+    def fails(x, t):
+        calls.append(t)
+        return x*math.nan if len(calls) > 2 else x
+    with pytest.raises(FloatingPointError, match='finite numbers, got others by step [23] of 5'):
+        SAMPLERS[sampler](Denoiser(fails, 'v'), (2, 3, 8, 8), n_steps=5, progress=False)
 
 def test_no_looking(monkeypatch):
     "On a device nothing is looked at: with values out of sight, bytes pass"
@@ -169,3 +199,29 @@ def test_lag_on_a_device(monkeypatch):
     try: fit([FashionDDPM(), cb, Watch()])
     finally: monkeypatch.setattr(torch, 'stack', stack)
     assert seen == [[], [0]] and looked == [0, 1]
+
+def test_history_of_another_fit(tmp_path):
+    "A resumed fit refuses a table of other columns, or no table at all; a new one does as fastai's"
+    class Cut(Callback):
+        def after_step(self):
+            if self.train_iter == 3: raise SystemError('and dark it was')
+    def run(*cbs, append=False, **kw):
+        cbs = [History(append=append), Checkpoint(tmp_path/'run', resume=True), *cbs]
+        learn = diffusion_learner(dls, net(), path=tmp_path, cbs=cbs, **kw)
+        with learn.no_bar(), learn.no_logging(): learn.fit(2)
+        return file.read_text().splitlines()
+    file,head = tmp_path/'history.csv','epoch,train_loss,valid_loss,time'
+    with pytest.raises(SystemError): run(Cut())
+    before = file.read_text()
+    for append in (False, True):
+        with pytest.raises(ValueError, match=f'a last table with the columns {head}, got ..epoch'):
+            run(append=append, metrics=[])
+    assert file.read_text() == before
+    file.write_text('my notes\n')
+    with pytest.raises(ValueError, match=r'history.csv must hold a last table .* got \[\]'): run()
+    assert file.read_text() == 'my notes\n'
+    file.write_text(before)
+    assert len(run()) == 3
+    for o in (tmp_path/'run').iterdir(): o.unlink()
+    lines = run(append=True, metrics=[])
+    assert len(lines) == 6 and lines[3] == head != lines[0]

@@ -193,3 +193,24 @@ def test_what_callbacks_gather(tmp_path):
     assert whole.save_model.best == resumed.save_model.best
     assert whole.preview.scores == resumed.preview.scores and len(resumed.preview.images) == 2
     assert all((a == b).all() for a,b in zip(whole.preview.images, resumed.preview.images))
+
+def table(learn): return (learn.path/'history.csv').read_text().splitlines()
+
+def test_history_appends(tmp_path):
+    """`History(append=True)` keeps the tables that are there, as fastai's does; resumed, it goes on
+    with the last; without, each fit has the file to itself"""
+    from fastai.basics import Callback
+    from unet_attention.checkpoints import Checkpoint, History
+    class Cut(Callback):
+        def after_step(self):
+            if self.epoch == 1 and self.n_fits == 2: raise SystemError('and dark it was')
+        def before_fit(self): self.n_fits = self.n_fits + 1
+        n_fits = 0
+    def two(*cbs, append=True, folder='new'):
+        learn = learner(cbs=[History(append=append), *cbs], path=tmp_path)
+        for _ in range(2): fit(learn, Checkpoint(tmp_path/folder, every=3, resume=True))
+        return [o.split(',')[0] for o in table(learn)]
+    with pytest.raises(SystemError): two(Cut())
+    assert two() == two() == ['epoch', '0', '1']*2                # the last time all was done
+    assert two(folder='another') == ['epoch', '0', '1']*4
+    assert two(append=False, folder='third') == ['epoch', '0', '1']

@@ -155,7 +155,7 @@ def _frame(model, sz, name, block, h, most):
     kw = dict(figsize=(9.6, 3.6), dpi=72, width_ratios=(2, 1), layout='constrained')
     fig,(left,right) = plt.subplots(1, 2, **kw)
     draw_unet(model, sz, highlight=block, ax=left)
-    right.imshow(_channels(h, most))
+    right.imshow(_channels(h, most).numpy())
     right.axis('off')
     first = f', the first {most}' if most < len(h) else ''
     right.set_title(f"{name}: {' x '.join(map(str, h.shape))}{first}", fontsize=10)

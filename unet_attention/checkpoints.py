@@ -250,7 +250,7 @@ def _about(learn):
 # %% ../nbs/25_checkpoints.ipynb #34a2d812
 class Checkpoint(Callback):
     "Keep what training needs to go on, every `every` steps and after each epoch; `resume` from it"
-    order,on = 100,False
+    order,on,resumed = 100,False,False
     def __init__(self,
         folder:str|Path, # Where to write the files; those of one run, and of no other
         every:int|None=None, # Steps from one file to the next; after each epoch alone if not given
@@ -356,7 +356,8 @@ def before_fit(self:Checkpoint):
     self.about,self.start = _about(learn),random_state(self.loaders)
     self._note(0, 0)
     state = self._newest()
-    if state and state['fit'] >= self.number: self._load(state)
+    self.resumed = bool(state) and state['fit'] >= self.number
+    if self.resumed: self._load(state)
     else: self.save()
 
 @patch
@@ -452,13 +453,22 @@ class History(CSVLogger):
     def before_fit(self):
         if not self.learn.trains: return
         file,head = self.path/self.fname,','.join(self.recorder.metric_names)
-        lines = file.read_text().splitlines()[1:] if file.exists() else []
-        self.path.mkdir(parents=True, exist_ok=True)
-        lines = [head, *lines[:self.learn.epochs_done]]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = self._done(file, head)
         write_whole(file, ''.join(f'{o}\n' for o in lines).encode())
         self.file = file.open('a')
         if self.logger != self._write_line:          # else a fit has failed, without `after_fit`
             self.old_logger,self.learn.logger = self.logger,self._write_line
 
+    def _done(self, file, head):
+        "The lines that stay in `file`, the last of them `head` or an epoch that is done"
+        lines = file.read_text(errors='replace').splitlines() if file.exists() else []
+        if not any(cb.resumed for cb in self.learn.cbs if isinstance(cb, Checkpoint)):
+            return [*lines*self.append, head]
+        i = max((i for i,o in enumerate(lines) if o.startswith('epoch,')), default=len(lines))
+        fits = not lines or lines[i:i+1] == [head]
+        must(fits, f'hold a last table with the columns {head}', **{str(file): lines[i:i+1]})
+        return [*lines[:i]*self.append, head, *lines[i+1:][:self.learn.epochs_done]]
+
     def after_fit(self):
-        if self.learn.trains: super().after_fit()
+        if self.logger == self._write_line: super().after_fit()      # it has begun here

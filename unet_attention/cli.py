@@ -7,6 +7,7 @@ __all__ = ['train_command', 'sample_command', 'train_model', 'sample_model']
 
 # %% ../nbs/24_cli.ipynb #48859e0c
 import json, os, re, signal, sys, warnings
+from argparse import SUPPRESS
 from contextlib import contextmanager
 from functools import partial, wraps
 from inspect import signature
@@ -117,8 +118,8 @@ def _keep(options, out):
     kept = json.dumps(kept, indent=2, default=str)
     write_whole(out/'checkpoints'/'options.json', kept.encode())
 
-def _as_begun(options, out, defaults):
-    "The options of the run in `out`, with those of `options` that may be chosen anew"
+def _as_begun(options, out, said):
+    "The options of the run in `out`, with what may be chosen anew; `said`: names of those given"
     file = out/'checkpoints'/'options.json'
     try: kept = json.loads(file.read_text(encoding='utf-8'))
     except ValueError: kept = None
@@ -126,9 +127,18 @@ def _as_begun(options, out, defaults):
     must(ours, 'be the options of a run', **{str(file): 'something else'})
     given = json.loads(json.dumps(options, default=str))
     for k,v in kept.items():
-        right = given[k] in (v, defaults[k])
+        right = given[k] in (v, None) or k not in said
         must(right, f'be {v!r}, with which the run in {out} began', **{k: given[k]})
     return {**options, **kept}
+
+def _noting(f):
+    "`f`, which gets the names of the arguments that it was given as its last one"
+    *shown,_ = signature(f).parameters.values()
+    @wraps(f)
+    def g(*args, **kwargs):
+        return f(*args, **kwargs, said={*signature(g).bind(*args, **kwargs).arguments})
+    g.__signature__ = signature(f).replace(parameters=shown)
+    return g
 
 # %% ../nbs/24_cli.ipynb #3ff4aa5b
 def _plan(sz, **lists):
@@ -224,6 +234,7 @@ def _results(learn, out, n, steps, guidance, seed):
     _write(x, [o[each] for o in frames], out/'denoising.gif', extra['value_range'])
 
 # %% ../nbs/24_cli.ipynb #ed19e967
+@_noting
 def train_model(
     data:str='shapes', # Data: shapes, fashion_mnist, a name on the Hugging Face hub, or a folder
     out:str='', # Folder to write, made if it is not there; runs/NAME if not given
@@ -248,14 +259,14 @@ def train_model(
     checkpoint_every:int=500, # Steps from one checkpoint to the next, besides those of each epoch
     resume:bool=False, # Go on with the run in the folder, with the options that it began with
     overwrite:bool=False, # Replace the run in the folder
+    *, said # Names of the arguments that were given, from `_noting`
 ) -> Path: # The folder with the model, its samples and its losses
     "Train a class-conditional attention U-Net and sample from it. Ctrl-C ends training early."
-    given = locals()
+    given = {k: v for k,v in locals().items() if k != 'said'}
     _check(given)
     out = _run_folder(out, data, path)
-    defaults = {k: p.default for k,p in signature(train_model).parameters.items()}
     again = _may_begin(out, resume, overwrite)
-    o = SimpleNamespace(**_as_begun(given, out, defaults) if again else given)
+    o = SimpleNamespace(**_as_begun(given, out, said) if again else given)
     held = _alone(out) if (out/'checkpoints').is_dir() else None
     _import()
     plan = _plan(o.sz, nfs=o.nfs, attention_heads=o.attention_heads, n_blocks=o.n_blocks)
@@ -383,17 +394,19 @@ def _no_memory(e):
 # %% ../nbs/24_cli.ipynb #665031be
 def _command(name, func, **optional):
     "`func` as a command that answers a wrong option with one line and exit code 2"
+    names = signature(func).parameters
     @wraps(func)
     def run(argv=None):
         p = anno_parser(func, prog=name)
-        for a in p._actions:                    # arguments without `--` that may be left out
-            if a.dest in optional: a.nargs,a.default = '?',optional[a.dest]
+        for a in p._actions:
+            a.default = SUPPRESS                # what was not typed is not passed on
+            if a.dest in optional: a.nargs,a.default = '?',optional[a.dest]    # though without `--`
         p.add_argument('--version', action='version', version=f'{name} {__version__}',
                        help='show the version and exit')
         p.error = lambda why: _fail(name, why)
         args = vars(p.parse_args(argv))
         try:
-            with _undisturbed(): func(**{k: args[k] for k in signature(func).parameters})
+            with _undisturbed(): func(**{k: v for k,v in args.items() if k in names})
         except (ValueError, TypeError, OSError) as e: _fail(name, _as_option(e, func))
         except (MemoryError, RuntimeError) as e:
             if not _no_memory(e): raise

@@ -178,11 +178,15 @@ class Denoiser(nn.Module):
         x:Tensor, # Noisy images, `(b, c, h, w)`
         t:Tensor, # Times, `(b,)`, in [0, 1]
         *c # The condition, if there is one
-    ) -> Tensor: # The prediction, shape of `x`
-        "Ask the network, and take the tensor out of its answer"
-        out = self.model(x, t*self.time_scale, *c)
+    ) -> Tensor: # The prediction, shape and type of `x`
+        "Ask the network in its own floating point type, and take the tensor out of its answer"
+        p = next(self.parameters(), x)                  # a function has no type of its own
+        kind = p.dtype if p.is_floating_point() else x.dtype
+        t = t.to(torch.promote_types(kind, t.dtype))    # its sinusoids need float32, or more
+        c = [o.to(kind) if torch.is_tensor(o) and o.is_floating_point() else o for o in c]
+        out = self.model(x.to(kind), t*self.time_scale, *c)
         if not isinstance(out, Tensor): out = out.sample if hasattr(out, 'sample') else out[0]
-        return out
+        return tensor(..., None, **{'model(x_t, t)': out}).to(x.dtype)
 
 def process_of(
     model # A model of this library, or a `Denoiser` around another; wrappers are looked through

@@ -41,8 +41,8 @@ def _warn_of_nan(x):
 
 def _batch(x, value_range):
     "`x` as bytes `(n, 3, h, w)` on the CPU"
-    if isinstance(x, (list, tuple)): x = torch.stack([torch.as_tensor(o) for o in x])
-    x = torch.as_tensor(x).detach().cpu()
+    def own(o): return o.detach().cpu() if torch.is_tensor(o) else torch.tensor(o)
+    x = torch.stack([own(o) for o in x]) if isinstance(x, (list, tuple)) else own(x)
     if x.ndim == 3: x = x[None]
     tensor(('n', (1, 3), 'h', 'w'), None, x=x), must(x.numel(), 'not be empty', x=tuple(x.shape))
     if x.dtype != torch.uint8:

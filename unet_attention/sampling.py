@@ -115,9 +115,9 @@ def _bar(steps, progress):
 def _denoiser(network, process, clip):
     "`network` as a function of `x_t` and a `Time` that gives `x_0` and `eps`"
     def predict(x, t):
-        pred = network(x, torch.full(x.shape[:1], t.t, device=x.device), t.t).to(x.dtype)
+        pred = network(x, torch.full(x.shape[:1], t.t, device=x.device), t.t)
         tensor(tuple(x.shape), **{'model(x_t, t)': pred})
-        x_0,eps = process.solve(pred, x, t.alpha, t.sigma)
+        x_0,eps = process.solve(pred.to(x.dtype), x, t.alpha, t.sigma)
         if clip is None: return x_0, eps
         x_0 = x_0.clamp(-clip, clip)
         return x_0, (x - t.alpha*x_0)/t.sigma

@@ -325,6 +325,9 @@ class Muon(torch.optim.Optimizer):
         kw = dict(lr=lr, mu=mu, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, kw)
         self.tables = list(tables)
+        for p in (p for g in self.param_groups for p in g['params']):
+            right = 'be float32, float64 or bfloat16 (to_fp16 computes in float16, and keeps them)'
+            must(p.dtype is not torch.float16, right, params=p.dtype)
 
     def __getstate__(self): return {**super().__getstate__(), 'tables': self.tables}
 
@@ -378,6 +381,11 @@ class DiffusionLearner(Learner):
         try: super().fit(*args, **kwargs)
         finally: self.fitting = False
 
+    def create_opt(self):
+        some = any(p.requires_grad for p in self.model.parameters())
+        must(some, 'have weights, of which some require gradients', model=type(core(self.model)))
+        super().create_opt()
+
     def _do_fit(self):
         try:
             for epoch in range(self.epochs_done, self.n_epoch):
@@ -419,6 +427,8 @@ def diffusion_learner(
 ) -> DiffusionLearner: # Ready for `fit_one_cycle`, `lr_find`, `show_results`, `to_bf16`, ...
     "A fastai `Learner` that trains `model` to remove noise"
     process_of(model)
+    weighs = isinstance(model, nn.Module) and any(True for _ in model.parameters())
+    must(weighs, 'be a module with weights', TypeError, model=type(core(model)))
     if not (hasattr(dls, 'train') and hasattr(dls, 'valid')): raise TypeError(
         f'dls must be DataLoaders, with train and valid, got {type(dls).__name__}')
     conditional,wd = _conditional(model, conditional),real('[0, inf)', wd=wd)

@@ -12,7 +12,7 @@ statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Produ
             '6 - Mature', '7 - Inactive']
 
 def lines(key): return [o.strip() for o in cfg.get(key, '').splitlines() if o.strip()]
-extras = {k: lines(f'{k}_requirements') for k in ('dev', 'docs', 'bench')}
+extras = {k: lines(f'{k}_requirements') for k in ('dev', 'docs', 'bench', 'multi')}
 
 setup(
     name=lib, version=cfg['version'], description=cfg['description'], url=repo,
@@ -26,7 +26,8 @@ setup(
     python_requires=f">={cfg['min_python']}", packages=find_packages(include=[lib, f'{lib}.*']),
     package_data={lib: ['py.typed', 'weights/*.safetensors', 'pretrained/*/*']},
     install_requires=lines('requirements'),
-    extras_require={**extras, 'dev': extras['dev'] + extras['docs'] + extras['bench']},
+    extras_require={**extras, 'dev': extras['dev'] + extras['docs'] + extras['bench']
+                    + extras['multi']},
     entry_points={'console_scripts': lines('console_scripts'),
                   'nbdev': [f'{lib} = {lib}._modidx:d']},
 )

@@ -12,7 +12,7 @@ statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Produ
             '6 - Mature', '7 - Inactive']
 
 def lines(key): return [o.strip() for o in cfg.get(key, '').splitlines() if o.strip()]
-extras = {k: lines(f'{k}_requirements') for k in ('dev', 'docs', 'bench', 'onnx')}
+extras = {k: lines(f'{k}_requirements') for k in ('dev', 'docs', 'bench', 'onnx', 'multi')}
 
 setup(
     name=lib, version=cfg['version'], description=cfg['description'], url=repo,

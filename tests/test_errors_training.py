@@ -6,12 +6,12 @@ import pytest, torch, torch.nn.functional as F
 from torch import nn
 warnings.filterwarnings('ignore', message='.*torch.jit')
 from fastai.basics import Callback, DataLoader, DataLoaders, Learner
-from unet_attention.data import ImageTensors, image_dls
+from unet_attention.data import ImageTensors, ShardedDL, image_dls
 from unet_attention.diffusion import Denoiser
 from unet_attention.checkpoints import Checkpoint, History
 from unet_attention.training import (
-    EMA, ConditionalFashionDDPM, DiffusionLearner, Diverged, FashionDDPM, Muon, RaiseOnNaN,
-    conditional_train, diffusion_learner, stratified_times, train)
+    EMA, ConditionalFashionDDPM, DiffusionLearner, Distributed, Diverged, FashionDDPM, Muon,
+    RaiseOnNaN, conditional_train, diffusion_learner, stratified_times, train)
 from unet_attention.unet import ConditionalTAUnet, TAUnet, UNet
 
 T,V = TypeError,ValueError
@@ -50,7 +50,15 @@ class Still(nn.Module):
 rand = torch.rand(8, 3, 8, 8)
 spoilt = rand.clone()
 spoilt[5, 0, 3] = math.inf
+def within_distrib_ctx():
+    learn = diffusion_learner(dls, net(), cbs=Distributed(None))
+    learn.remove_cbs([o for o in learn.cbs if o.name == 'progress'])
+    return learn
+
 constructors = [
+    (lambda: ShardedDL(DataLoader(iter(range(9)), bs=3), 0, 2), V, 'dls must hold fastai'),
+    (lambda: ShardedDL([rand], 0, 2), V, "dls must hold fastai's loaders of batches"),
+    (lambda: within_distrib_ctx().lr_find(), V, 'lr_find must come before distrib_ctx'),
     (lambda: stratified_times(0), V, 'n must be at least 1, got 0'),
     (lambda: stratified_times(2.), T, 'n must be a whole number, got 2.0'),
     (lambda: FashionDDPM(seed=-1), V, 'seed must be at least 0, got -1'),

@@ -15,14 +15,15 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import get_worker_info
 from fastcore.all import patch
-from fastai.basics import Callback, CancelFitException, DataLoader, L, Recorder
+from fastai.basics import (
+    Callback, CancelFitException, DataLoader, L, Recorder, num_distrib, rank_distrib)
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
 from .checks import core, count, must
 from .saving import save_unet, write_synced
-from .training import EMA, DiffusionLearner, FashionDDPM, Preview
+from .training import EMA, DiffusionLearner, FashionDDPM, Preview, on_first
 
 # %% ../nbs/25_checkpoints.ipynb #421d1015
 def pack(
@@ -165,7 +166,9 @@ def set_random_state(
     "Put all random generators into these states"
     def python(rng, version, numbers, gauss): rng.setstate((version, tuple(numbers), gauss))
     torch.set_rng_state(state['torch'])
-    if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
+    cuda,n = state['cuda'],torch.cuda.device_count()
+    if num_distrib() > 1: cuda = cuda[:1]*n                # of several processes, the first's
+    if cuda and n: torch.cuda.set_rng_state_all(cuda)
     python(random, **state['python'])
     n = state['numpy']
     np.random.set_state((n['kind'], np.array(n['numbers'], np.uint32), *n['rest']))
@@ -316,6 +319,7 @@ def _note(self:Checkpoint, epoch, batch):
 @patch
 def save(self:Checkpoint):
     "Write a checkpoint, and remove those that are too old"
+    if rank_distrib(): return                      # of several processes the first writes
     file = self.folder/f'fit_{self.number}_step_{self.train_iter:07}.safetensors'
     with _raw(self.learn): save_checkpoint(self.state(), file)
     for o in self.files[:-self.keep]: o.unlink(missing_ok=True)
@@ -355,10 +359,12 @@ def before_fit(self:Checkpoint):
     self.number = learn.fits = getattr(learn, 'fits', 0) + 1
     self.about,self.start = _about(learn),random_state(self.loaders)
     self._note(0, 0)
-    state = self._newest()
+    state = (on_first if hasattr(learn, 'distributed') else _call)(self._newest)
     self.resumed = bool(state) and state['fit'] >= self.number
     if self.resumed: self._load(state)
     else: self.save()
+
+def _call(f): return f()
 
 @patch
 def _newest(self:Checkpoint):
@@ -422,7 +428,13 @@ class StopOnInterrupt(Callback):
         except OSError: pass
 
     def after_batch(self):
-        if self.stopped and self._on: raise CancelFitException()
+        if self._on and self._agreed(): raise CancelFitException()
+
+    def _agreed(self):
+        "Should it end? Several processes must end together, and ask each other now and then"
+        together = getattr(self.learn, 'distributed', None)
+        if together and self.iter % 8 == 0: self.stopped = together.any(self.stopped)
+        return self.stopped and (not together or self.iter % 8 == 0)
 
     def __exit__(self, kind, *args):
         for s in self._old: signal.signal(s, signal.SIG_IGN)         # a third would only do harm
@@ -442,7 +454,8 @@ class SaveUnet(Callback):
     ): self.folder,self.extra = folder,extra
 
     def after_epoch(self):
-        if not hasattr(self.learn, 'lr_finder'):                   # `lr_find` spoils the weights
+        spoilt = hasattr(self.learn, 'lr_finder')                  # `lr_find` spoils the weights
+        if not spoilt and rank_distrib() == 0:
             save_unet(self.learn.model, self.folder, **self.extra)
     after_fit = after_epoch
 
@@ -451,7 +464,7 @@ class History(CSVLogger):
     "fastai's `CSVLogger`, which after a resume goes on below the epochs that are done"
     order = Checkpoint.order + 1
     def before_fit(self):
-        if not self.learn.trains: return
+        if not self._writes: return
         file,head = self.path/self.fname,','.join(self.recorder.metric_names)
         file.parent.mkdir(parents=True, exist_ok=True)
         lines = self._done(file, head)
@@ -472,3 +485,6 @@ class History(CSVLogger):
 
     def after_fit(self):
         if self.logger == self._write_line: super().after_fit()      # it has begun here
+
+    @property
+    def _writes(self): return self.learn.trains and rank_distrib() == 0

@@ -8,7 +8,7 @@ __all__ = ['train_command', 'sample_command', 'train_model', 'sample_model']
 # %% ../nbs/24_cli.ipynb #48859e0c
 import json, os, re, signal, sys, warnings
 from argparse import SUPPRESS
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from functools import partial, wraps
 from inspect import signature
 from itertools import count as counting
@@ -245,7 +245,7 @@ def train_model(
     n_train:int=None, # Training images to use; 6400 for shapes, otherwise all
     n_valid:int=None, # Images to validate on after each epoch; all if not given
     epochs:int=None, # Passes over the training images; 4 for shapes, 3 otherwise
-    bs:int=16, # Batch size
+    bs:int=16, # Batch size, of each process if there are several
     lr:float=2e-3, # Highest learning rate of the cycle
     nfs:str='32,64,128', # Channels of each level, from full size down
     attention_heads:str='0,0,4', # Heads at each level, 0 for no attention; one more for the middle
@@ -262,20 +262,21 @@ def train_model(
     *, said # Names of the arguments that were given, from `_noting`
 ) -> Path: # The folder with the model, its samples and its losses
     "Train a class-conditional attention U-Net and sample from it. Ctrl-C ends training early."
-    given = {k: v for k,v in locals().items() if k != 'said'}
+    given,held = {k: v for k,v in locals().items() if k != 'said'},[]
     _check(given)
-    out = _run_folder(out, data, path)
-    again = _may_begin(out, resume, overwrite)
-    o = SimpleNamespace(**_as_begun(given, out, said) if again else given)
-    held = _alone(out) if (out/'checkpoints').is_dir() else None
-    _import()
-    plan = _plan(o.sz, nfs=o.nfs, attention_heads=o.attention_heads, n_blocks=o.n_blocks)
-    epochs = o.epochs or (4 if o.data == 'shapes' else 3)
-    learn = _learner(out, plan, o, again)
-    with held or _alone(out):
-        _make_room(out, given, again)
+    with ExitStack() as stack:
+        stack.callback(lambda: [o.close() for o in held])
+        first,ask = _together(stack)
+        out,again,o = ask(lambda: _begin(given, said, held))
+        o = SimpleNamespace(**o)
+        _import()
+        plan = _plan(o.sz, nfs=o.nfs, attention_heads=o.attention_heads, n_blocks=o.n_blocks)
+        epochs = o.epochs or (4 if o.data == 'shapes' else 3)
+        learn = _learner(out, plan, o, again)
+        ask(lambda: _make_room(out, given, again, held))
         print(_table(o.sz, **plan), _summary(learn, epochs), sep='\n', flush=True)
         _fit(learn, out, epochs, o.lr)
+        if not first: return out
         _results(learn, out, n, steps, guidance, o.seed)
     print(f'Wrote {out}: ' + ', '.join(sorted(o.name for o in out.iterdir() if o.is_file())))
     return out
@@ -287,8 +288,17 @@ def _import():
         warnings.simplefilter('ignore', FutureWarning)
         import fastai.basics  # noqa: F401
 
-def _make_room(out, given, again):
-    "Make the folder ready: a new run begins in one that holds no other"
+def _begin(given, said, held):
+    "The folder, whether the run in it goes on, and its options; a folder that is there is held"
+    out = _run_folder(given['out'], given['data'], given['path'])
+    again = _may_begin(out, given['resume'], given['overwrite'])
+    options = _as_begun(given, out, said) if again else given
+    if (out/'checkpoints').is_dir(): held.append(_alone(out))
+    return out, again, options
+
+def _make_room(out, given, again, held):
+    "Make the folder ready, and hold it: a new run begins in one that holds no other"
+    if not held: held.append(_alone(out))
     if _may_begin(out, given['resume'], given['overwrite']) or again: return
     for o in _FILES:
         if o != 'checkpoints': _remove(out/o)
@@ -304,6 +314,20 @@ def _summary(learn, epochs):
     return (f'{len(ds):,} images, {ds.c or "no"} classes, {weights:,} parameters, '
             f'{epochs} epoch{"s"[:epochs > 1]}')
 
+# %% ../nbs/24_cli.ipynb #aeb9c49b
+def _launched(): return bool({'WORLD_SIZE', 'ACCELERATE_MIXED_PRECISION'} & os.environ.keys())
+
+def _together(stack):
+    "Is this the first of the processes, and a function that lets the first do something for all"
+    if not _launched(): return True, lambda f: f()
+    _import()
+    from fastai.basics import default_device, rank_distrib
+    from unet_attention.training import join_processes, on_first
+    join_processes(default_device())
+    first = rank_distrib() == 0
+    if not first: stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, 'w'))))
+    return first, on_first
+
 # %% ../nbs/24_cli.ipynb #9170f836
 def _fit(learn, out, epochs, lr):
     "One cycle, that Ctrl-C ends early"
@@ -313,7 +337,8 @@ def _fit(learn, out, epochs, lr):
         learn.remove_cb(ProgressCallback)
         learn.logger = partial(_say, learn)
     try:
-        with learn.stop_on_interrupt: learn.fit_one_cycle(epochs, lr)
+        with learn.distrib_ctx() if _launched() else nullcontext(), learn.stop_on_interrupt:
+            learn.fit_one_cycle(epochs, lr)
     finally: print(flush=True)                         # ends the line of the progress bar
     if learn.stop_on_interrupt.stopped: print('Stopped early; keeping what there is', flush=True)
 
@@ -375,6 +400,7 @@ def sample_model(
 # %% ../nbs/24_cli.ipynb #17c412c0
 def _fail(name, why, code=2):
     "Say in one line what is wrong, and exit"
+    if int(os.environ.get('RANK') or 0): sys.exit(code)     # the first process says it
     try: print(f'{name}: {" ".join(str(why).split())}', file=sys.stderr)
     except OSError: pass                                # nobody listens
     sys.exit(code)

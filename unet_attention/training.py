@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['stratified_times', 'logit_normal_times', 'edm_times', 'FashionDDPM', 'ConditionalFashionDDPM', 'EpsLoss', 'EMA',
            'Diverged', 'RaiseOnNaN', 'orthogonalise', 'Muon', 'is_matrix', 'DiffusionLearner', 'diffusion_learner',
-           'AutoPrecision', 'train', 'conditional_train', 'Preview']
+           'AutoPrecision', 'train', 'conditional_train', 'Preview', 'Distributed', 'join_processes', 'on_first']
 
 # %% ../nbs/07_training.ipynb #53fcc3d2
-import math, torch, torch.nn.functional as F, warnings
+import math, os, torch, torch.nn.functional as F, warnings
 from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from matplotlib.figure import Figure
 from pathlib import Path
@@ -17,15 +18,17 @@ from PIL import Image
 from torch import Tensor, nn
 from fastcore.all import patch
 from fastai.basics import (
-    Callback, CancelEpochException, CancelFitException, DataLoaders, L, Learner, Metric,
-    OptimWrapper, Recorder)
+    AvgLoss, Callback, CancelEpochException, CancelFitException, DataLoaders, L, Learner, Metric,
+    OptimWrapper, Recorder, rank_distrib)
 from fastai.callback.schedule import *
 from fastai.callback.progress import *
 from fastai.callback.fp16 import AMPMode, GradScaler, MixedPrecision
 from fastai.callback.hook import *      # adds `summary` to Learner
 from .checks import core, count, delegates, must, one_of, real, takes, tensor
 from .checks import values_known, within
+from .data import ShardedDL
 from .diffusion import LOSS_WEIGHTS, noisify, process_of, to_target
+from .embeddings import Condition
 from .images import image_grid, show_images
 from .sampling import as_sampler, ddim, generate
 
@@ -101,13 +104,22 @@ class FashionDDPM(Callback):
         if self.shape is None: _check_images(x_0, getattr(self.dls, 'value_range', None))
         _check_values(x_0, self.learn)
         x_0 = x_0.float()
-        t = self.times(len(x_0), x_0.device) if self.training else None
-        x_t,t,eps = noisify(x_0, t, generator=self.generator, process=self.process)
+        n,here,_ = share_of(self.learn, len(x_0))
+        kw = dict(generator=self.generator, device=x_0.device)
+        t = self.times(n, x_0.device) if self.training else torch.rand(n, **kw)
+        eps = torch.randn((n, *x_0.shape[1:]), **kw)
+        x_t,t,eps = noisify(x_0, t[here], eps[here], process=self.process)
         self.learn.xb = (x_t, t, *self.condition())
         self.learn.yb = (to_target(x_0, eps, t, self.process),)
         self.shape = tuple(x_0.shape[1:])
 
     def condition(self): return ()
+
+# %% ../nbs/07_training.ipynb #d4aa2bc7
+def share_of(learn, n):
+    "The batch in hand, here of `n` images: its size in all processes, our slice, its weight"
+    dl = getattr(learn, 'dl', None)
+    return dl.share(learn.iter) if isinstance(dl, ShardedDL) else (n, slice(None), 1.)
 
 # %% ../nbs/07_training.ipynb #7e0001a4
 def _check_images(x_0, value_range):
@@ -161,7 +173,16 @@ class ConditionalFashionDDPM(FashionDDPM):
     def condition(self):
         if self.training and not self.yb: raise ValueError(
             'dls must yield (images, labels), got images alone')
-        return self.yb[:1]
+        return (*self.yb[:1], *self.drop())
+
+    def drop(self):
+        "Which labels training drops, `(b,)`, where processes would each choose the same"
+        n,here,_ = share_of(self.learn, 0)
+        if not (n and self.training): return ()              # a model in one process does it itself
+        condition = getattr(core(self.model), 'condition', None)
+        ours = isinstance(condition, Condition) and condition.p_uncond and takes(self.model, 4)
+        if not ours: return ()
+        return ((torch.rand(n, device=self.x.device) < condition.p_uncond)[here],)
 
 # %% ../nbs/07_training.ipynb #9f04cdeb
 class EpsLoss(Metric):
@@ -172,13 +193,21 @@ class EpsLoss(Metric):
         process,t = process_of(learn.model),learn.xb[1]
         error = (learn.pred.detach() - learn.y).float()                      # (b, c, h, w)
         _,error = process.solve(error, 0., *process.factors(t, error))       # of eps
-        self.total += error.pow(2).mean((1,2,3)).sum()
-        self.count += len(t)
+        n,_,counts = share_of(learn, len(t))
+        total = error.pow(2).mean((1,2,3)).sum() if counts else error.new_zeros(())
+        self.total += _sum(learn, total)
+        self.count += n
 
     @property
     def value(self): return (self.total/self.count).item() if self.count else None
     @property
     def name(self): return 'eps_loss'
+
+# %% ../nbs/07_training.ipynb #9174cc90
+def _sum(learn, x):
+    "The sum of `x` over the processes that train together"
+    together = getattr(learn, 'distributed', None)
+    return together.sum(x) if together and together.on else x
 
 # %% ../nbs/07_training.ipynb #7e0001a6
 @patch
@@ -279,7 +308,7 @@ class RaiseOnNaN(Callback):
         if not self.on: return
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.stack([o.float() for o in torch._foreach_norm(grads)]).norm()
-        now = torch.stack([self.loss_grad.detach().float(), norm])
+        now = torch.stack([self.loss.detach().float(), norm])
         now = now,self.train_iter,self.opt.hypers[-1]['lr'],self.epoch,self.iter
         look,self.seen = (now, None) if norm.device.type == 'cpu' else (self.seen, now)
         if look: self._look(*look)
@@ -579,14 +608,117 @@ class Preview(Callback):
 # %% ../nbs/07_training.ipynb #66a673f4
 @patch
 def after_epoch(self:Preview):
-    if (self.epoch + 1) % self.every or hasattr(self.learn, 'lr_finder'): return
+    if (self.epoch + 1) % self.every or hasattr(self.learn, 'lr_finder') or rank_distrib(): return
     c,sz = _classes(self.learn, self.n),_image_shape(self.learn, 1, None)
     kw = dict(value_range=getattr(self.dls, 'value_range', (-1., 1.)), progress=False) | self.kw
     with torch.random.fork_rng():                   # training goes on as if nothing had happened
-        x = generate(self.model, self.n, sz, c, **kw)
+        x = generate(core(self.model), self.n, sz, c, **kw)
     self.images.append(x)
     if self.score: self.scores.append({'epoch': self.epoch + 1, **self.score(x, c)})
     if self.folder:
         out = Path(self.folder)/f'epoch_{self.epoch + 1:04}.png'
         out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image_grid(x).numpy()).save(out)
+
+# %% ../nbs/07_training.ipynb #5a2a6b77
+class Distributed(Callback):
+    "Within `distrib_ctx`: the model in DDP, the loaders in `ShardedDL`, losses over all processes"
+    order,on = -2,False                       # before whatever looks at weights and loaders
+    def __init__(self,
+        accelerator # accelerate's `Accelerator`
+    ): self.accelerator = accelerator
+
+    def before_fit(self):
+        must(not hasattr(self.learn, 'lr_finder'), 'come before distrib_ctx', lr_find='within')
+        self.after_fit()                                              # if a fit has failed
+        a,learn = self.accelerator,self.learn
+        self.kept,self.on = (learn.model, self.dls.loaders, learn.recorder.loss),True
+        vars(learn.recorder).update(loss=_AvgLoss())
+        learn.dls.loaders = [ShardedDL(o, a.process_index, a.num_processes) for o in self.kept[1]]
+        learn.model = a.prepare_model(self.model)
+
+    def before_train(self):
+        from accelerate.utils import synchronize_rng_states
+        kinds = ['torch', 'cuda'] if self.accelerator.device.type == 'cuda' else ['torch']
+        synchronize_rng_states(kinds)
+    before_validate = before_train
+
+    def after_loss(self):
+        _,_,weight = share_of(self.learn, 0)       # DDP takes the mean of the gradients over all
+        self.learn.loss_grad = self.loss_grad*weight
+        self.learn.loss = self.sum(self.loss.detach()*weight)/self.accelerator.num_processes
+
+    def after_fit(self):
+        if not self.on: return
+        self.learn.model,self.dls.loaders,loss = self.kept
+        vars(self.recorder).update(loss=loss)
+        self.on = False
+
+# %% ../nbs/07_training.ipynb #50a5c9ed
+class _AvgLoss(AvgLoss):
+    "fastai's mean of the losses, with the size that a batch has in all processes"
+    def accumulate(self, learn):
+        n = share_of(learn, 0)[0]
+        self.total += learn.loss.mean()*n
+        self.count += n
+
+@patch
+def sum(self:Distributed,
+    x:Tensor # A tensor of each process
+) -> Tensor: # Shape of `x`
+    "The sum over all processes, in each of them"
+    return self.accelerator.reduce(x, 'sum')
+
+@patch
+def any(self:Distributed,
+    flag:bool # Of each process
+) -> bool:
+    "Is it true in any process? All must ask at the same time"
+    return bool(self.sum(torch.tensor(float(flag), device=self.accelerator.device)))
+
+# %% ../nbs/07_training.ipynb #2bd1e7ed
+def join_processes(
+    device:str|torch.device='cpu', # Where the network trains, as `dls.device` says
+    **kwargs # For `Accelerator`
+): # accelerate's `Accelerator`, which knows the number of processes and which of them this is
+    "Meet the processes that `torchrun` or `accelerate launch` started"
+    try: from accelerate import Accelerator
+    except ImportError: raise ImportError(
+        "several processes need accelerate: pip install 'unet_attention[multi]'") from None
+    launched = {'MASTER_ADDR', 'ACCELERATE_MIXED_PRECISION'} <= os.environ.keys()
+    sizes = {'WORLD_SIZE', 'PMI_SIZE', 'OMPI_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_SIZE'}
+    right = ('be started by torchrun, or by `accelerate launch --multi_gpu`, without GPUs too: '
+             'with --cpu it starts one')
+    must(not launched or sizes & os.environ.keys(), right, **{'several processes': 1})
+    cpu = torch.device(device).type in ('cpu', 'mps')
+    return Accelerator(cpu=cpu, mixed_precision='no', **kwargs)
+
+def on_first(
+    f:Callable # Called in the first process alone
+): # What it returned there, or the error that it raised, in all processes
+    "Let the first of the processes do what only one can, and tell the others"
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()): return f()
+    told = [None,None]
+    try:
+        if rank_distrib() == 0: told[0] = f()
+    except Exception as e: told[1] = e
+    torch.distributed.broadcast_object_list(told)
+    if told[1] is not None: raise told[1]
+    return told[0]
+
+# %% ../nbs/07_training.ipynb #ec774320
+@patch
+@contextmanager
+def distrib_ctx(self:DiffusionLearner, **kwargs):
+    "Train in all processes that were started together; `kwargs` are for accelerate's `Accelerator`"
+    device = getattr(self.dls, 'device', None) or 'cpu'
+    together = Distributed(join_processes(device, **kwargs))
+    with ExitStack() as stack:
+        if together.accelerator.num_processes > 1:
+            self.dls.to(together.accelerator.device)
+            self.add_cb(together)
+            stack.callback(self.remove_cb, together)
+            stack.callback(together.after_fit)                      # if a fit has failed
+            if rank_distrib():                                      # one table is enough
+                for o in (self.no_bar(), self.no_logging()): stack.enter_context(o)
+        yield self

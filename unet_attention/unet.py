@@ -172,6 +172,16 @@ def forward(self:TAUnet,
     for up,s in zip(self.ups, reversed(skips)): h = up(h, s, emb, *ctx)
     return self.out(h).to(x.dtype).contiguous()
 
+# %% ../nbs/03_unet.ipynb #308c05d7
+@patch
+def enable_gradient_checkpointing(self:TAUnet,
+    on:bool=True # `False` turns it off again
+) -> nn.Module: # The network
+    "Train in less memory: each block's activations are computed again in the backward pass"
+    for m in self.modules():
+        if isinstance(m, TAResBlock): m.recompute = bool(on)
+    return self
+
 # %% ../nbs/03_unet.ipynb #c90ac174
 class ConditionalTAUnet(TAUnet):
     "`TAUnet` conditioned on a class: `model(x_t, t, c)`; without `c` it is unconditional"

@@ -117,8 +117,8 @@ TERMS = {                                    # what people type, and the page th
     '12_ablations': 'ablation', '23_saving': 'inference',
     'howto/own_images': 'own dataset, custom dataset', 'howto/save_load': 'resume',
     'howto/onnx': 'onnx, onnxruntime', 'howto/diffusers': 'diffusers, DiffusionPipeline',
-    # the last is still to come, it says
-    'about': 'install, license, licence, cite, cuda, gpu, multi gpu'}
+    'howto/several': 'multi gpu', 'howto/larger_images': 'larger images', 'faults': 'faults',
+    'about': 'install, license, licence, cite, cuda, gpu'}
 
 def test_search(site, browser):
     "Search finds the page that treats a word first, and each public name first"

@@ -26,7 +26,7 @@ def stated():
     from configparser import ConfigParser
     ini = ConfigParser(delimiters=['='], interpolation=None)
     ini.read(root/'settings.ini', encoding='utf-8')
-    keys = 'requirements dev_requirements docs_requirements bench_requirements'.split()
+    keys = ['requirements', *(f'{o}_requirements' for o in 'dev docs bench onnx multi'.split())]
     each = [[Requirement(o) for o in ini['DEFAULT'][k].splitlines() if o.strip()] for k in keys]
     return each[0], sum(each, [])
 

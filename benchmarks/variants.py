@@ -169,15 +169,17 @@ V |= {'shortcut of silu(norm1(x))': dict(net=method(ResidualBlock, 'forward', si
       "AdamW's eps 1e-5": dict(eps=1e-5), 'weight decay 0': dict(weight_decay=0.),
       'weight decay .1': dict(weight_decay=.1),
       'warm-up .02': dict(pct=.02), 'warm-up .25': dict(pct=.25), 'weights held': dict(hold=True),
-      'flat rate': dict(flat=True), 'AdamW, flat rate': dict(flat=True, opt=adamw)}
+      'flat rate': dict(flat=1), 'AdamW, flat rate': dict(flat=1, opt=adamw),
+      'flat rate, falls from .75': dict(flat=.75)}
 EMAS = (.99, .995, .998)
 
-def rate(i, n, pct, flat=False):
-    "fastai's one cycle, as a share of the highest rate; `flat`: without the way down"
+def rate(i, n, pct, flat=0):
+    "fastai's one cycle, as a share of the highest rate; `flat`: the way down begins there"
     cos = lambda a, b, p: a + (1 - math.cos(math.pi*p))*(b - a)/2
     p = i/n
     if p < pct: return cos(1/25, 1, p/pct)
-    return 1. if flat else cos(1, 1e-5, (p - pct)/(1 - pct))
+    top = max(pct, flat)
+    return 1. if p < top else cos(1, 1e-5, (p - top)/(1 - top))
 
 @torch.no_grad()
 def eps_losses(model, weights, dl, precision, device):
@@ -199,7 +201,7 @@ def eps_losses(model, weights, dl, precision, device):
     return res
 
 def run(dls, cfg, seed, compiled, precision, device, net=None, lr=5e-3, opt=Muon,
-        pct=.1, hold=False, flat=False, **kw):
+        pct=.1, hold=False, flat=0, **kw):
     """Train once over the images; the losses of the steps, and `eps_loss` with the last weights and
     with each average"""
     torch.manual_seed(seed)

@@ -568,6 +568,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'unet_attention/training.py'),
                                          'unet_attention.training.DiffusionLearner.load': ( 'training.html#diffusionlearner.load',
                                                                                             'unet_attention/training.py'),
+                                         'unet_attention.training.DiffusionLearner.predict': ( 'training.html#diffusionlearner.predict',
+                                                                                               'unet_attention/training.py'),
                                          'unet_attention.training.DiffusionLearner.show_results': ( 'training.html#diffusionlearner.show_results',
                                                                                                     'unet_attention/training.py'),
                                          'unet_attention.training.DiffusionLearner.to_bf16': ( 'training.html#diffusionlearner.to_bf16',

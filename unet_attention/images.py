@@ -91,14 +91,18 @@ def show_images(
     ncols:int|None=None, # Images in a row; up to 8, or what `row_titles` asks for, if not given
     value_range:tuple=(-1.,1.), # Values of black and of white
     title:str|None=None, # One above everything
+    nrows:int|None=None, # Rows, in place of `ncols`
+    figsize:tuple|None=None, # Width and height in inches to fit into, in place of `imsize`
     ax:plt.Axes|None=None # Where to show them; a new figure if not given
 ) -> Figure: # The figure; `.savefig(file)` writes it
     "Show images in one grid"
     x = _batch(x, value_range)
-    real('(0, inf)', imsize=imsize)
     n,_,h,w = x.shape
     per_row = math.ceil(n/len(row_titles)) if row_titles else max(8, math.ceil(n**.5))
+    if nrows is not None: per_row = math.ceil(n/count(nrows=nrows))
     ncols = min(n, per_row if ncols is None else count(ncols=ncols))
+    if figsize is not None: imsize = min(figsize[0]/ncols, figsize[1]/math.ceil(n/ncols)*w/h)
+    real('(0, inf)', imsize=imsize)
     titles,points = _fitted(_strs('titles', titles, n), imsize)
     rows = _strs('row_titles', row_titles, math.ceil(n/ncols))
     tall = max((1.2*(t.count('\n') + 1) + .3 for t in titles), default=0)        # in lines

@@ -578,6 +578,7 @@ def show_results(self:DiffusionLearner,
     max_n:int|None=None, # fastai's name for `n`
     ds_idx:int=1, # Of the loader whose images give the size: 0 for training, 1 for validation
     dl=None, # A loader that gives the size, in place of the learner's own
+    figsize:tuple|None=None, # Width and height of the figure in inches
     **kwargs # Passed to `ddim`
 ) -> Figure: # The figure
     "Sample images and show them"
@@ -586,7 +587,16 @@ def show_results(self:DiffusionLearner,
     x_0,_ = ddim(self.model, (n, *_image_shape(self, ds_idx, dl)), n_steps=n_steps, c=c, **kwargs)
     title = getattr(self.dls, 'title', None)
     titles = [title(o) for o in torch.as_tensor(c)] if title and c is not None else None
-    return show_images(x_0, titles=titles, value_range=getattr(self.dls, 'value_range', (-1., 1.)))
+    vr = getattr(self.dls, 'value_range', (-1., 1.))
+    return show_images(x_0, titles=titles, value_range=vr, figsize=figsize)
+
+# %% ../nbs/07_training.ipynb #73148f81
+@patch
+def predict(self:DiffusionLearner, *args, **kwargs):
+    "Not for a network that predicts noise"
+    raise NotImplementedError('predict and tta ask for a label, and this network predicts noise: '
+                              'sample from it, as show_results does')
+DiffusionLearner.tta = DiffusionLearner.predict
 
 # %% ../nbs/07_training.ipynb #108df73b
 class Preview(Callback):

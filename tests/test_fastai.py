@@ -85,7 +85,8 @@ def test_tensorboard(tmp_path):
     "It can trace only models that take one batch of images, and no times"
     pytest.importorskip('tensorboard')
     from fastai.callback.tensorboard import TensorBoardCallback
-    with quiet(): learner(TensorBoardCallback(tmp_path, trace_model=False, log_preds=False)).fit(1, 1e-3)
+    log = TensorBoardCallback(tmp_path, trace_model=False, log_preds=False)
+    with quiet(): learner(log).fit(1, 1e-3)
     assert [*tmp_path.iterdir()]
 
 REFUSED = dict(

@@ -1,56 +1,31 @@
-"""Every page of the site in a real browser. Skipped, and says so, where Playwright or Debian's
-`chromium` is missing; `CHROMIUM` names another browser, `AXE` another copy of axe-core's
-`axe.min.js`."""
-import http.server, importlib.util, os, shutil, threading
+"""Every page of the site in a real browser, from its files. Skipped, and says so, where Playwright
+or Debian's `chromium` is missing; `CHROMIUM` names another browser."""
+import os, shutil
 from importlib import import_module
-from pathlib import Path
 import pytest
-import test_site
 from test_site import build, lib, modules, pages
-
-pytestmark = test_site.pytestmark
 
 ARGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync '
         '--disable-background-networking --disable-component-update').split()
 
 @pytest.fixture(scope='module')
-def site():
-    "The address of the site, served under the path that it will have on GitHub Pages"
-    folder = str(build())                           # before anybody waits for a page
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *a): super().__init__(*a, directory=folder)
-        def translate_path(self, path): return super().translate_path(path.removeprefix(f'/{lib}'))
-        def log_message(self, *a): pass
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{server.server_port}/{lib}/'
-    server.shutdown()
+def site(): return build().as_uri()
 
 @pytest.fixture(scope='module')
 def browser():
-    sync = pytest.importorskip('playwright.sync_api',
-                               reason="Playwright is not installed: pip install -e '.[dev]'")
-    exe = os.environ.get('CHROMIUM') or shutil.which('chromium') or '/usr/bin/chromium'
-    if not Path(exe).exists():
-        pytest.skip('no browser: apt-get install chromium, or name one in CHROMIUM')
-    with sync.sync_playwright() as p:
-        yield p.chromium.launch(executable_path=exe, args=ARGS)
+    sync = pytest.importorskip('playwright.sync_api', reason="see pip install -e '.[dev]'")
+    exe = os.environ.get('CHROMIUM') or shutil.which('chromium')
+    if not exe: pytest.skip('no browser: apt-get install chromium, or name one in CHROMIUM')
+    with sync.sync_playwright() as p: yield p.chromium.launch(executable_path=exe, args=ARGS)
 
 LOOK = '''async () => {
   await window.MathJax?.startup?.promise;
-  const bad = [], math = [...document.querySelectorAll('.math')], images = [...document.images];
-  const start = o => o.textContent.slice(0, 60);
-  for (const o of math)
-    if (!o.querySelector('mjx-container') || o.querySelector('mjx-merror'))
-      bad.push('not rendered: ' + start(o));
-  images.forEach(i => { i.loading = 'eager' });
-  await Promise.all(images.map(i => i.decode().catch(() => 0)));
-  for (const i of images)
-    if (!i.naturalWidth) bad.push('image not loaded: ' + i.getAttribute('src'));
+  const start = o => o.textContent.slice(0, 60), all = o => [...document.querySelectorAll(o)];
+  const bad = all('.math').filter(o => !o.querySelector('mjx-container')
+      || o.querySelector('mjx-merror')).map(o => 'not rendered: ' + start(o));
   const short = o => o.textContent.split('\\n').every(l => l.length <= 100);
-  for (const o of document.querySelectorAll('.cell_input pre'))  // a hundred characters fit
-    if (o.scrollWidth > o.clientWidth + 1 && short(o)) bad.push('too wide: ' + start(o));
-  return bad;
+  const wide = all('.cell_input pre').filter(o => o.scrollWidth > o.clientWidth + 1 && short(o));
+  return bad.concat(wide.map(o => 'too wide: ' + start(o)));       // a hundred characters fit
 }'''
 
 def test_every_page(site, browser):
@@ -58,48 +33,34 @@ def test_every_page(site, browser):
     bad,now = [],''
     pg = browser.new_page(viewport=dict(width=1440, height=900))
     def say(what): bad.append(f'{now}: {what}')
-    pg.on('request', lambda r: r.url.startswith((site, 'data:', 'blob:'))
-          or say(f'asks for {r.url}'))
-    pg.on('response', lambda r: r.status >= 400 and say(f'{r.url} gave {r.status}'))
+    ours = site,'data:','blob:'
+    pg.on('request', lambda r: r.url.startswith(ours) or say(f'asks for {r.url}'))
+    pg.on('requestfailed', lambda r: say(f'has no {r.url}'))
     pg.on('console', lambda m: m.type == 'error' and say(m.text))
     pg.on('pageerror', say)
-    for now in [f.relative_to(build()).as_posix() for f in pages(build())]:
-        pg.goto(site + now, wait_until='load')
+    for now in pages(build()):
+        pg.goto(now.as_uri(), wait_until='load')
         for o in pg.evaluate(LOOK): say(o)
         for w in (390, 768, 1440):
             pg.set_viewport_size(dict(width=w, height=900))
             if (wide := pg.evaluate('document.documentElement.scrollWidth')) > w:
                 say(f'{wide} pixels wide at {w}')
-    pg.close()
     assert bad == [], '\n'.join(bad)
 
 def test_accessible(site, browser):
     "axe finds nothing serious in what is ours: contrast in both themes, names, order of headings"
-    spec = importlib.util.find_spec('axe_playwright_python')
-    file = os.environ.get('AXE') or spec and next(Path(spec.origin).parent.glob('axe*.js'), None)
-    if not file: pytest.skip('axe-core is not here')
-    bad,rules = [],['color-contrast', 'heading-order', 'image-alt', 'link-name',
-                    'scrollable-region-focusable', 'duplicate-id']
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
+    rules = ['color-contrast', 'heading-order', 'image-alt', 'link-name',
+             'scrollable-region-focusable', 'duplicate-id']
     for scheme in ('light', 'dark'):
+        pg = browser.new_page(viewport=dict(width=1440, height=900), color_scheme=scheme)
         for name in ('index', '04_diffusion', 'papers', 'glossary', 'reference/sampling'):
-            pg = browser.new_page(viewport=dict(width=1440, height=900), color_scheme=scheme)
-            pg.goto(f'{site}{name}.html', wait_until='load')
+            pg.goto(f'{site}/{name}.html', wait_until='load')
             # the colours of code are the theme's
             pg.evaluate("document.querySelectorAll('.highlight span').forEach(o => o.remove())")
-            pg.evaluate(Path(file).read_text(encoding='utf-8'))
-            run = "rules => axe.run(document.querySelector('article'), {runOnly: rules})"
-            for v in pg.evaluate(run, rules)['violations']:
-                n,like = len(v['nodes']),v['nodes'][0]['html'][:120]
-                bad.append(f"{name} ({scheme}): {v['id']}: {n}, as {like}")
-            pg.close()
-    assert bad == [], '\n'.join(bad)
-
-def first(pg, query):
-    "Where the first result of a search leads"
-    pg.evaluate("document.getElementById('search-results').innerHTML = ''")
-    pg.evaluate('q => Search.performSearch(q)', query)
-    pg.wait_for_selector('#search-results li a', timeout=5000)
-    return pg.locator('#search-results li a').first.get_attribute('href')
+            found = axe.run(pg, 'article', dict(runOnly=rules))
+            assert found.violations_count == 0, f'{name} ({scheme}): {found.generate_report()}'
+        pg.close()
 
 TERMS = {                                    # what people type, and the page that should come first
     '00_attention':
@@ -123,14 +84,16 @@ TERMS = {                                    # what people type, and the page th
 def test_search(site, browser):
     "Search finds the page that treats a word first, and each public name first"
     pg,wrong = browser.new_page(),[]
-    pg.goto(f'{site}search.html?q=attention', wait_until='load')
-    for page,terms in TERMS.items():
-        for t in terms.split(', '):
-            if not (to := first(pg, t)).partition('#')[0].endswith(f'{page}.html'):
-                wrong.append((t, page, to))
+    pg.goto(f'{site}/search.html?q=attention', wait_until='load')
+    def first(query):
+        pg.evaluate("document.getElementById('search-results').innerHTML = ''")
+        pg.evaluate('q => Search.performSearch(q)', query)
+        return pg.locator('#search-results li a').first.get_attribute('href', timeout=5000)
+    words = {t: f'{page}.html' for page,terms in TERMS.items() for t in terms.split(', ')}
+    for t,page in words.items():
+        if not (to := first(t)).partition('#')[0].endswith(page): wrong.append((t, page, to))
     for m in modules:
         for n in import_module(f'{lib}.{m}').__all__:
             # it knows no capitals
-            if not (to := first(pg, n)).lower().endswith(f'.{n.lower()}'): wrong.append((n, m, to))
-    pg.close()
+            if not (to := first(n)).lower().endswith(f'.{n.lower()}'): wrong.append((n, m, to))
     assert wrong == []

@@ -71,14 +71,12 @@ TERMS = {                                    # what people type, and the page th
     '04_diffusion': 'noise schedule, signal-to-noise ratio, SNR, reverse process, v-prediction, '
                     'flow matching',
     '05_sampling': 'sampling, cfg, CFG, classifier-free, classifier-free guidance, guidance scale',
-    '06_data': 'value range',
-    '10_editing': 'inpainting, img2img', 'reference/checkpoints': 'checkpoint',
+    '06_data': 'value range', '10_editing': 'inpainting', 'reference/checkpoints': 'checkpoint',
     '07_training': 'mixed precision, exponential moving average',
     'reference/evaluation': 'fid, FID', '08_evaluation': 'fréchet inception distance',
     '12_ablations': 'ablation', '23_saving': 'inference',
     'howto/own_images': 'own dataset, custom dataset', 'howto/save_load': 'resume',
-    'howto/onnx': 'onnx, onnxruntime', 'howto/diffusers': 'diffusers, DiffusionPipeline',
-    'howto/several': 'multi gpu', 'howto/larger_images': 'larger images', 'faults': 'faults',
+    'howto/onnx': 'onnx', 'howto/diffusers': 'diffusers', 'howto/several': 'multi gpu',
     'about': 'install, license, licence, cite, cuda, gpu'}
 
 def test_search(site, browser):

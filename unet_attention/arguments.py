@@ -3,6 +3,7 @@
 # A door names what it takes in one line, `nc, nh = count(nc=nc, nh=nh)`; the wording is here.
 # Each function checks its keyword arguments and returns them, one alone or several as a tuple.
 import numbers
+from functools import cache
 
 __all__ = ['must', 'count', 'counts', 'real', 'ends', 'one_of', 'multiple', 'divisible',
            'several', 'interval_ends']
@@ -48,7 +49,8 @@ def counts(
         if len(v) != (n or len(v)): raise ValueError(f'{k} must have {n} entries, got {v}')
     return several([_whole(f'{k}[{i}]', o, least) for i,o in enumerate(v)] for k,v in args.items())
 
-def interval_ends(interval): return map(float, interval[1:-1].split(','))
+@cache
+def interval_ends(interval): return tuple(map(float, interval[1:-1].split(',')))
 
 def real(
     interval:str='(-inf, inf)', # As in mathematics: `[` with the end, `(` without it

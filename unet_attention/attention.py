@@ -69,21 +69,23 @@ class MultiheadSelfAttention1D(nn.Module):
         self.qkv = nn.Linear(nc, 3*nc)
         self.proj = zero_init(nn.Linear(nc, nc))
 
-    def _qkv(self, x):
-        return self.qkv(x.flatten(2).transpose(1, 2)).chunk(3, -1)       # three of (b, h*w, nc)
+    def _heads(self, x):
+        qkv = self.qkv(x.flatten(2).transpose(1, 2))                     # (b, h*w, 3*nc)
+        return qkv.unflatten(-1, (3, self.nh, -1)).permute(2, 0, 3, 1, 4)    # (3, b, nh, h*w, d)
 
     def forward(self,
         x:Tensor # Feature map, `(b, nc, h, w)`; any number of spatial axes from one up
     ) -> Tensor: # Same shape as `x`; zero before training, since `proj` starts at zero
         "Let every pixel gather from every other"
-        out = self.proj(attend(*self._qkv(x), self.nh))                  # (b, h*w, nc)
-        return out.transpose(1, 2).reshape(x.shape)
+        q,k,v = self._heads(x).unbind()
+        out = join_heads(F.scaled_dot_product_attention(q, k, v))        # (b, h*w, nc)
+        return self.proj(out).transpose(1, 2).reshape(x.shape)
 
     def weights(self,
         x:Tensor # Feature map, `(b, nc, h, w)`
     ) -> Tensor: # `(b, nh, h*w, h*w)`: row `i` says where pixel `i` looks
         "The attention map of each head"
-        q,k,_ = [split_heads(o, self.nh) for o in self._qkv(x)]          # (b, nh, h*w, d)
+        q,k,_ = self._heads(x).unbind()                                  # (b, nh, h*w, d)
         return attention_weights(q, k)
 
 # %% ../nbs/00_attention.ipynb #740048eb

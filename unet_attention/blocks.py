@@ -8,7 +8,6 @@ __all__ = ['ResidualBlock', 'ResBlock', 'TAResBlock', 'TADownblock', 'TAUpblock'
 # %% ../nbs/02_blocks.ipynb #543b26d5
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
-from torch.utils.checkpoint import checkpoint
 from .attention import AttentionBlock, CrossAttentionBlock, group_norm, zero_init
 from .checks import count, multiple, must, patch
 
@@ -84,7 +83,6 @@ class ResBlock(ResidualBlock):
 # %% ../nbs/02_blocks.ipynb #5a7e0d94
 class TAResBlock(nn.Module):
     "Residual block conditioned on time, then self-attention and cross-attention where asked for"
-    recompute = False                # keep the input alone for the backward pass?
     def __init__(self,
         t_embed:int, # Width of the timestep embedding
         c_in:int, # Channels coming in
@@ -108,11 +106,6 @@ class TAResBlock(nn.Module):
         *context:Tensor # `(b, m, context_dim)`, and a mask `(b, m)`, `True` where it is real
     ) -> Tensor: # `(b, c_out, h/stride, w/stride)`, sides rounded up
         "Residual block, then self-attention, then cross-attention"
-        again = self.recompute and torch.is_grad_enabled()
-        if again: return checkpoint(self._forward, x, emb, *context, use_reentrant=False)
-        return self._forward(x, emb, *context)
-
-    def _forward(self, x, emb, *context):
         x = self.res(x, emb)
         if self.attn: x = self.attn(x)
         return self.cross(x, *context) if self.cross else x

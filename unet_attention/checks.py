@@ -5,6 +5,7 @@
 # Each function checks its keyword arguments and returns them, one alone or several as a tuple.
 import inspect, torch
 from contextlib import contextmanager
+from operator import attrgetter
 from torch import nn, Tensor
 from .arguments import (
     count, counts, divisible, ends, interval_ends, multiple, must, one_of, real, several)
@@ -13,8 +14,8 @@ __all__ = ['must', 'count', 'counts', 'real', 'ends', 'one_of', 'multiple', 'div
            'as_tensor', 'within', 'indices', 'values_known', 'images', 'times', 'device', 'core',
            'takes', 'evaluating', 'delegates', 'patch']
 
-_kinds = {
-    'floating point': lambda d: d.is_floating_point,
+_kinds = {                      # of a dtype; a check of a network's input enters few functions
+    'floating point': attrgetter('is_floating_point'),
     'whole numbers': lambda d: not (d.is_floating_point or d.is_complex or d is torch.bool),
     'boolean': lambda d: d is torch.bool,
     'uint8': lambda d: d is torch.uint8,
@@ -49,7 +50,7 @@ def tensor(
         if not _kinds[kind](x.dtype): raise TypeError(f'{k} must be {kind}, got {x.dtype}')
         if shape is not ... and not _fits(x.shape, shape):
             raise ValueError(f'{k} must be {_written(shape)}, got {tuple(x.shape)}')
-    return several(args.values())
+    return x if len(args) == 1 else tuple(args.values())
 
 def as_tensor(
     shape:tuple, # As for `tensor`
@@ -82,7 +83,7 @@ def within(
         if values_known(x) and not ((x >= a) & (x <= b)).all():
             ends = f'{x.min().item():.4g}..{x.max().item():.4g}'
             raise ValueError(f'{k} must lie in {interval}, got {ends}')
-    return several(args.values())
+    return x if len(args) == 1 else tuple(args.values())
 
 def indices(
     shape:tuple, # As for `tensor`

@@ -8,6 +8,7 @@ __all__ = ['UNet', 'unet_plan', 'heads_at', 'TAUnet', 'ConditionalTAUnet', 'Cont
 # %% ../nbs/03_unet.ipynb #fd1f6ede
 import math, torch, torch.nn.functional as F
 from torch import nn, Tensor
+from torch.utils.checkpoint import checkpoint
 from .attention import AttentionBlock, group_norm, zero_init
 from .blocks import ResBlock, TADownblock, TAResBlock, TAUpblock
 from .checks import count, counts, divisible, images, must, patch, times
@@ -173,13 +174,18 @@ def forward(self:TAUnet,
     return self.out(h).to(x.dtype).contiguous()
 
 # %% ../nbs/03_unet.ipynb #308c05d7
+class _Recomputed(TAResBlock):
+    def forward(self, *args):
+        if not torch.is_grad_enabled(): return super().forward(*args)
+        return checkpoint(super().forward, *args, use_reentrant=False)
+
 @patch
 def enable_gradient_checkpointing(self:TAUnet,
     on:bool=True # `False` turns it off again
 ) -> nn.Module: # The network
     "Train in less memory: each block's activations are computed again in the backward pass"
     for m in self.modules():
-        if isinstance(m, TAResBlock): m.recompute = bool(on)
+        if type(m) in (TAResBlock, _Recomputed): m.__class__ = _Recomputed if on else TAResBlock
     return self
 
 # %% ../nbs/03_unet.ipynb #c90ac174

@@ -1,5 +1,5 @@
 "The two commands as a shell runs them: a run, signals, resuming, a closed pipe, wrong options"
-import os, resource, shutil, signal, subprocess, sys, time
+import json, os, resource, shutil, signal, subprocess, sys, time
 from importlib.metadata import version
 from pathlib import Path
 import pytest
@@ -136,3 +136,27 @@ def test_help(tmp_path):
         assert r.returncode == 0 and '--steps' in r.stdout and r.stderr == ''
         r = run(name, '--version', cwd=tmp_path)
         assert r.returncode == 0 and r.stdout == f'{name} {version("unet_attention")}\n'
+
+def test_resume_from_elsewhere(tmp_path, monkeypatch):
+    "A run goes on with its own images, wherever it is typed, and with its own batch"
+    from PIL import Image
+    from unet_attention.cli import train_model
+    for where,colour in (('a', 'red'), ('b', 'blue')):
+        for k in ('x', 'y'):
+            (tmp_path/where/'imgs'/k).mkdir(parents=True)
+            for i in range(8): Image.new('RGB', (16, 16), colour).save(
+                tmp_path/where/'imgs'/k/f'{i}.png')
+    run = dict(out=str(tmp_path/'run'), sz=16, nfs='8,16', attention_heads='0,2', n_blocks='1,1',
+               epochs=1, bs=4, n=1, steps=2)
+    monkeypatch.chdir(tmp_path/'a')
+    train_model('imgs', **run)
+    file = tmp_path/'run'/'checkpoints'/'options.json'
+    kept = json.loads(file.read_text())
+    assert kept['data'] == str(tmp_path/'a'/'imgs') and kept['processes'] == 1
+    monkeypatch.chdir(tmp_path/'b')
+    with pytest.raises(ValueError, match='data must be .*a/imgs'):
+        train_model('imgs', out=run['out'], resume=True)
+    train_model(out=run['out'], resume=True, n=1, steps=2)
+    file.write_text(json.dumps(kept | dict(processes=2)))          # as if two had begun it
+    with pytest.raises(ValueError, match='bs must be 8, with which'):
+        train_model(out=run['out'], resume=True, bs=4)

@@ -8,7 +8,7 @@ __all__ = ['power_of', 'PowerEMA']
 # %% ../nbs/13_averages.ipynb #72a6ade3
 import numpy as np, torch
 from torch import Tensor
-from .checks import must, real
+from .checks import must, real, tensor
 
 # %% ../nbs/13_averages.ipynb #0df843ae
 def power_of(
@@ -29,20 +29,26 @@ class PowerEMA:
     "Two power-function averages of weights, and any other from copies of them (post-hoc EMA)"
     def __init__(self,
         weights, # Parameters or tensors, which a training changes in place
-        sigmas:tuple=(.05,.1) # Lengths of the two that are followed, each in (0, 0.28]
+        sigmas:tuple=(.05,.1) # Lengths of the averages that are followed, each in (0, 0.28]
     ):
-        self.weights,self.step,self.kept = [w.detach() for w in weights],0,[]
+        self.weights,self.step,self.kept = list(weights),0,[]
+        must(self.weights, 'be a list of parameters', weights=[])
+        for i,w in enumerate(self.weights): tensor(..., **{f'weights[{i}]': w})
+        several = isinstance(sigmas, (list, tuple)) and len(sigmas)
+        must(several, 'be a list of lengths', TypeError, sigmas=sigmas)
         self.powers = [power_of(s) for s in sigmas]
-        self.avgs = [[w.clone() for w in self.weights] for _ in sigmas]
+        self.avgs = [[_precise(w).clone() for w in self.weights] for _ in sigmas]
 
     def update(self):
         "Take the weights in, after each step of the optimiser"
         self.step += 1
         for g,avg in zip(self.powers, self.avgs):
-            torch._foreach_lerp_(avg, self.weights, 1 - (1 - 1/self.step)**(g + 1))
+            now = [_precise(w).to(a.device) for w,a in zip(self.weights, avg)]
+            torch._foreach_lerp_(avg, now, 1 - (1 - 1/self.step)**(g + 1))
 
     def keep(self):
         "Keep a copy of both averages: some 16 in a training are enough, the last at its end"
+        must(self.step, 'be 1 or more: call update() first', step=0)
         for g,avg in zip(self.powers, self.avgs):
             self.kept.append((self.step, g, [a.cpu().clone() for a in avg]))
 
@@ -57,3 +63,7 @@ class PowerEMA:
         x = torch.linalg.lstsq(among, _overlap(t, g, s, h)[:, None]).solution[:, 0].tolist()
         sums = (sum(a*o.double() for a,o in zip(x, ws)) for ws in zip(*(o[2] for o in self.kept)))
         return [o.to(w.dtype) for o,w in zip(sums, self.weights)]
+
+def _precise(w):
+    "A weight as a tensor in which small steps add up: float32, or float64 if it is that"
+    return w.detach().to(torch.promote_types(w.dtype, torch.float32))

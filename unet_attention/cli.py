@@ -114,17 +114,27 @@ _ANEW = 'out resume overwrite checkpoint_every n steps guidance preview'.split()
 def _keep(options, out):
     "Write down the options that a resumed run must have as well"
     from unet_attention.checkpoints import write_whole
-    kept = {k: v for k,v in options.items() if k not in _ANEW}
+    kept = {k: v for k,v in options.items() if k not in _ANEW} | dict(processes=_processes())
     kept = json.dumps(kept, indent=2, default=str)
     write_whole(out/'checkpoints'/'options.json', kept.encode())
+
+def _processes(): return int(os.environ.get('WORLD_SIZE') or 1)
+
+def _absolute(o):
+    "The path of a folder that is there, also from elsewhere; a name as it is"
+    folder = o and o not in ('shapes', 'fashion_mnist') and Path(o).expanduser().is_dir()
+    return str(Path(o).expanduser().resolve()) if folder else o
 
 def _as_begun(options, out, said):
     "The options of the run in `out`, with what may be chosen anew; `said`: names of those given"
     file = out/'checkpoints'/'options.json'
     try: kept = json.loads(file.read_text(encoding='utf-8'))
     except ValueError: kept = None
-    ours = isinstance(kept, dict) and kept and kept.keys() <= options.keys()
+    ours = isinstance(kept, dict) and kept and kept.keys() <= {*options, 'processes'}
     must(ours, 'be the options of a run', **{str(file): 'something else'})
+    n,now = kept['bs']*kept.pop('processes'),_processes()
+    must(n % now == 0, f'divide {n}, the batch of all processes of the run in {out}', processes=now)
+    kept['bs'] = n//now
     given = json.loads(json.dumps(options, default=str))
     for k,v in kept.items():
         right = given[k] in (v, None) or k not in said
@@ -290,6 +300,7 @@ def _import():
 
 def _begin(given, said, held):
     "The folder, whether the run in it goes on, and its options; a folder that is there is held"
+    given |= {k: _absolute(given[k]) for k in ('data', 'path')}
     out = _run_folder(given['out'], given['data'], given['path'])
     again = _may_begin(out, given['resume'], given['overwrite'])
     options = _as_begun(given, out, said) if again else given
@@ -398,9 +409,15 @@ def sample_model(
     return out
 
 # %% ../nbs/24_cli.ipynb #17c412c0
-def _fail(name, why, code=2):
-    "Say in one line what is wrong, and exit"
-    if int(os.environ.get('RANK') or 0): sys.exit(code)     # the first process says it
+def _joined():
+    torch = sys.modules.get('torch')
+    return torch and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+def _fail(name, why, code=2, own=False):
+    "Say in one line what is wrong, and exit; what all processes know, the first says for all"
+    if rank := int(os.environ.get('RANK') or 0):
+        if not own: sys.exit(code)
+        name = f'{name}, process {rank}'
     try: print(f'{name}: {" ".join(str(why).split())}', file=sys.stderr)
     except OSError: pass                                # nobody listens
     sys.exit(code)
@@ -433,10 +450,12 @@ def _command(name, func, **optional):
         args = vars(p.parse_args(argv))
         try:
             with _undisturbed(): func(**{k: v for k,v in args.items() if k in names})
-        except (ValueError, TypeError, OSError) as e: _fail(name, _as_option(e, func))
+        except (ValueError, TypeError, OSError) as e:
+            _fail(name, _as_option(e, func), own=_joined() and not hasattr(e, 'told_all'))
         except (MemoryError, RuntimeError) as e:
             if not _no_memory(e): raise
-            _fail(name, f'not enough memory: ask for fewer or smaller images or levels ({e})')
+            _fail(name, f'not enough memory: ask for fewer or smaller images or levels ({e})',
+                  own=_joined())
         except KeyboardInterrupt: _fail(name, 'stopped', 130)
     run.__annotations__ = {}
     return run

@@ -44,7 +44,7 @@ def inpaint(
     "Fill in the rest of images (Lugmayr et al. 2022, algorithm 1)"
     known,rounds = tensor(..., 'boolean', known=known),count(rounds=rounds)
     tensor(('b', 'c', 'h', 'w'), x=x)
-    fits = all(a in (1, b) for a,b in zip(known.shape[::-1], x.shape[::-1]))
+    fits = all(a in (1, b) for a,b in zip(known.shape[::-1], x.shape[::-1])) and known.ndim <= 4
     must(fits, f'be broadcastable to {tuple(x.shape)}', known=known)
     def step(x_0, eps, x_t, t, s, noise, predict, **_):
         for i in range(rounds):

@@ -97,6 +97,7 @@ def noise_source(
     generator:torch.Generator|list|None=None # Draws it; or a list, one for each image
 ): # A function without arguments
     "A function that draws noise; with a list of generators, each image from its own"
+    sz = tuple(counts(0, sz=sz))
     def draw(g, sz): return torch.randn(sz, generator=g, device=g.device if g else device)
     many = isinstance(generator, (list, tuple))
     gs = list(generator) if many else [generator]
@@ -284,7 +285,9 @@ def as_sampler(
     sampler # A name in `SAMPLERS`, or a function like them
 ): # The function
     "The sampler of that name, or the function itself"
-    return SAMPLERS[one_of(SAMPLERS, sampler=sampler)] if isinstance(sampler, str) else sampler
+    if isinstance(sampler, str): return SAMPLERS[one_of(SAMPLERS, sampler=sampler)]
+    must(callable(sampler), 'be a function or a name in SAMPLERS', TypeError, sampler=sampler)
+    return sampler
 
 # %% ../nbs/05_sampling.ipynb #f98a70b9
 @delegates(sample, but='c')

@@ -50,10 +50,12 @@ def write_synced(
     content:bytes # Its content
 ):
     "Write a file, and wait until the disk has it"
-    with open(file, 'wb') as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
+    try:
+        with open(file, 'wb') as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e: raise OSError(e.errno, e.strerror, str(file)) from e
 
 def save_unet(
     model:nn.Module, # One of the U-Nets of this library; compiled and parallel ones are unwrapped
@@ -203,10 +205,15 @@ def export_onnx(
     except ImportError as e: raise ImportError('export_onnx needs onnx and onnxscript') from e
     net,file = core(model),Path(file)
     must(type(net) in MODELS.values(), f'be one of {", ".join(MODELS)}', TypeError, model=type(net))
+    right = file.suffix == '.onnx' and file.parent.is_dir() and not file.is_dir()
+    must(right, 'end in .onnx, in a folder that is there', file=str(file))
     divisible(net.factor, '2**(levels-1)', sz=count(sz=sz))
     p = next(net.parameters())
+    must(p.dtype == torch.float32, 'be in float32, as model.float() makes it', model=p.dtype)
     args = torch.zeros(2, net.color_channels, sz, sz, device=p.device, dtype=p.dtype),p.new_ones(2)
-    c = _example(net.condition) if c is None else c
+    if c is None: c = _example(net.condition)
+    elif net.condition: net.condition.check(c, 2)
+    else: must(False, 'be None for a network without a condition', c=type(c))
     if c is not None: args = *args,c.to(p.device)
     names,free = ['x_t', 't', 'c'][:len(args)],({0: torch.export.Dim('b', min=1)},)*len(args)
     with evaluating(net), warnings.catch_warnings():

@@ -610,7 +610,7 @@ class Preview(Callback):
         **kwargs # Passed to `generate`: `sampler`, `n_steps`, `guidance`, `seed`, ...
     ):
         self.n,self.every = count(n=n, every=every)
-        as_sampler(kwargs.get('sampler'))
+        as_sampler(kwargs.get('sampler', 'dpm_solver'))
         must(score is None or callable(score), 'be a function', score=score)
         must(not (folder and Path(folder).is_file()), 'be a folder', folder=folder)
         self.score,self.folder,self.kw,self.images,self.scores = score,folder,kwargs,[],[]
@@ -711,7 +711,7 @@ def on_first(
     told = [None,None]
     try:
         if rank_distrib() == 0: told[0] = f()
-    except Exception as e: told[1] = e
+    except Exception as e: told[1],e.told_all = e,True
     torch.distributed.broadcast_object_list(told)
     if told[1] is not None: raise told[1]
     return told[0]

@@ -5,8 +5,12 @@ import math, re
 import pytest, torch
 from torch import nn
 from unet_attention.attention import AttentionBlock, CrossAttentionBlock, MultiheadSelfAttention1D
+from unet_attention.averages import PowerEMA, power_of
+from unet_attention.diffusion import Denoiser
+from unet_attention.editing import inpaint, sdedit
 from unet_attention.embeddings import ClassEmbedding, ConditionEmbedding
 from unet_attention.embeddings import TimestepEmbedding, TokenEmbedding
+from unet_attention.sampling import as_sampler, noise_source
 
 T,V = TypeError,ValueError
 
@@ -74,7 +78,34 @@ embeddings = [
     (lambda: captions.check('a red circle'), T, 'c must be a tensor, (b, m), got str'),
 ]
 
-rows = dict(attention=attention, embeddings=embeddings)
+# --- averages
+w = torch.zeros(2)
+averages = [
+    (lambda: power_of(0), V, 'sigma must be a number in (0, 0.28], got 0'),
+    (lambda: PowerEMA([]), V, 'weights must be a list of parameters, got []'),
+    (lambda: PowerEMA([w, w.long()]), T, 'weights[1] must be floating point, got torch.int64'),
+    (lambda: PowerEMA(nn.Linear(2, 2).state_dict()), T, 'weights[0] must be a tensor, got str'),
+    (lambda: PowerEMA([w], .1), T, 'sigmas must be a list of lengths, got 0.1'),
+    (lambda: PowerEMA([w], ()), T, 'sigmas must be a list of lengths, got ()'),
+    (lambda: PowerEMA([w]).keep(), V, 'step must be 1 or more: call update() first'),
+    (lambda: PowerEMA([w]).average(.1), V, 'PowerEMA must have copies: call keep() first'),
+]
+
+# --- what samplers and editing share
+zero = Denoiser(lambda x, t: 0*x, 'v')
+x = torch.zeros(2, 1, 8, 8)
+sampling = [
+    (lambda: as_sampler('x'), V, "sampler must be one of 'ddpm', 'ddim', 'heun', 'dpm_solver'"),
+    (lambda: as_sampler(3), T, 'sampler must be a function or a name in SAMPLERS, got 3'),
+    (lambda: sdedit(zero, x, sampler=None), T, 'sampler must be a function or a name'),
+    (lambda: sdedit(zero, x[0]), V, 'x must be (b, c, h, w), got (1, 8, 8)'),
+    (lambda: noise_source((2, -1)), V, 'sz[1] must be at least 0, got -1'),
+    (lambda: noise_source(None), T, 'sz must be a list or tuple of whole numbers, got None'),
+    (lambda: noise_source((2, 3), generator=3), T, 'generator must be a torch.Generator or a list'),
+    (lambda: inpaint(zero, x, torch.ones(3, *x.shape).bool()), V, 'known must be broadcastable to'),
+]
+
+rows = dict(attention=attention, embeddings=embeddings, averages=averages, sampling=sampling)
 
 @pytest.mark.parametrize('call,error,says', [
     pytest.param(*row, id=f'{module}: {row[2]}') for module,table in rows.items() for row in table])

@@ -43,6 +43,14 @@ def test_onnx_refuses(tmp_path):
     for error,says,args in (
             (TypeError, 'model must be one of UNet, TAUnet', (nn.Linear(2, 2), tmp_path/'x.onnx')),
             (ValueError, 'sz must be divisible by 2', (TAUnet(**PLAN), tmp_path/'x.onnx', 15)),
+            (ValueError, 'file must end in .onnx', (TAUnet(**PLAN), tmp_path/'x.pt', 16)),
+            (ValueError, 'file must end in .onnx', (TAUnet(**PLAN), tmp_path/'no'/'x.onnx', 16)),
+            (ValueError, 'model must be in float32',
+             (TAUnet(**PLAN).half(), tmp_path/'x.onnx', 16)),
+            (ValueError, 'c must be None for a network without a condition',
+             (TAUnet(**PLAN), tmp_path/'x.onnx', 16, torch.zeros(2).long())),
+            (ValueError, 'c must lie in',
+             (ConditionalTAUnet(5, **PLAN), tmp_path/'x.onnx', 16, torch.tensor([0, 9]))),
             (ValueError, 'c must be given for a condition of your own',
              (ConditionalTAUnet(nn.Linear(3, 32), **PLAN), tmp_path/'x.onnx', 16))):
         with pytest.raises(error, match=says): export_onnx(*args)

@@ -26,10 +26,10 @@ def _overlap(t, g, s, h):
 
 # %% ../nbs/13_averages.ipynb #634a5a4b
 class PowerEMA:
-    "Two power-function averages of weights, and any other from copies of them (post-hoc EMA)"
+    "Power-function averages of weights, and of any other length from snapshots (post-hoc EMA)"
     def __init__(self,
         weights, # Parameters or tensors, which a training changes in place
-        sigmas:tuple=(.05,.1) # Lengths of the averages that are followed, each in (0, 0.28]
+        sigmas:tuple=(.05,.1) # Lengths of the averages that are tracked, each in (0, 0.28]
     ):
         self.weights,self.step,self.kept = list(weights),0,[]
         must(self.weights, 'be a list of parameters', weights=[])

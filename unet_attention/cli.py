@@ -130,7 +130,7 @@ def _as_begun(options, out, said):
     file = out/'checkpoints'/'options.json'
     try: kept = json.loads(file.read_text(encoding='utf-8'))
     except ValueError: kept = None
-    ours = isinstance(kept, dict) and kept and kept.keys() <= {*options, 'processes'}
+    ours = isinstance(kept, dict) and {'bs', 'processes'} <= kept.keys() <= {*options, 'processes'}
     must(ours, 'be the options of a run', **{str(file): 'something else'})
     n,now = kept['bs']*kept.pop('processes'),_processes()
     must(n % now == 0, f'divide {n}, the batch of all processes of the run in {out}', processes=now)

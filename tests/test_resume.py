@@ -214,3 +214,113 @@ def test_history_appends(tmp_path):
     assert two() == two() == ['epoch', '0', '1']*2                # the last time all was done
     assert two(folder='another') == ['epoch', '0', '1']*4
     assert two(append=False, folder='third') == ['epoch', '0', '1']
+
+# ---- damaged files, and weights of other kinds ---------------------------------------------------
+def cut_at(n):
+    from fastai.basics import Callback
+    class Cut(Callback):
+        def after_step(self):
+            if self.train_iter == n: raise SystemError('and dark it was')
+    return Cut()
+
+def flip(file, bit):
+    "Change one bit of a file"
+    data = bytearray(file.read_bytes())
+    data[bit//8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+def test_one_bit(tmp_path):
+    "A bit that changes anywhere in a checkpoint, or a digest that is missing, is noticed"
+    import json, torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+    from unet_attention.checkpoints import (
+        Checkpoint, CheckpointError, checkpoints, read_checkpoint)
+    whole = fit(learner())
+    with pytest.raises(SystemError): fit(learner(), cut_at(8), Checkpoint(tmp_path, every=3))
+    last = checkpoints(tmp_path)[-1]
+    data,rng = last.read_bytes(),random.Random(1)
+    head = 8 + int.from_bytes(data[:8], 'little')
+    def same(a, b): return json.dumps(a, default=str) == json.dumps(b, default=str)
+    was,missed = read_checkpoint(last),0
+    bits = [rng.randrange(len(data)*8) for _ in range(60)] + [rng.randrange(head*8)
+                                                              for _ in range(60)]
+    for bit in bits:
+        flip(last, bit)
+        try: missed += not same(was, read_checkpoint(last))
+        except CheckpointError: pass
+        last.write_bytes(data)
+    assert not missed
+    with safe_open(last, 'pt') as f:
+        meta,tensors = f.metadata(),{k: f.get_tensor(k) for k in f.keys()}
+    meta.pop('sha256')
+    save_file(tensors, last, meta)
+    with pytest.raises(CheckpointError, match='sha256'): read_checkpoint(last)
+    last.write_bytes(data)
+    flip(last, len(data)*8 - 12)
+    with pytest.warns(UserWarning, match='going on from the one before'):
+        resumed = fit(learner(), Checkpoint(tmp_path, every=3, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+
+def odd(dtype=None):
+    "A small network with a single number among its weights, and a mask of -inf as a buffer"
+    import torch
+    from torch import nn
+    from unet_attention.diffusion import Process
+    class Odd(nn.Module):
+        process = Process('eps')
+        def __init__(self):
+            super().__init__()
+            self.conv,self.scale = nn.Conv2d(1, 1, 3, padding=1),nn.Parameter(torch.ones(()))
+            self.register_buffer('mask', torch.full((4,4), -torch.inf).triu(1))
+        def forward(self, x, t): return self.scale*self.conv(x)
+    return Odd().to(dtype or torch.float32)
+
+def odd_learner(**kwargs):
+    from unet_attention.training import diffusion_learner
+    return diffusion_learner(learner().dls, odd(), **kwargs)
+
+@pytest.mark.parametrize('name', ['muon', 'adamw', 'fastai'])
+def test_single_numbers_and_masks(tmp_path, name):
+    "A weight without axes trains and resumes; a buffer need not be finite, weights must"
+    import torch
+    from unet_attention.checkpoints import Checkpoint, CheckpointError
+    from unet_attention.training import EMA
+    kw = {} if name == 'muon' else dict(opt_func=optimisers()[name])
+    whole = fit(odd_learner(**kw))
+    with pytest.raises(SystemError):
+        fit(odd_learner(**kw), cut_at(8), Checkpoint(tmp_path, every=3))
+    resumed = fit(odd_learner(**kw), Checkpoint(tmp_path, every=3, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+    learn = odd_learner(cbs=EMA(restart=False), **kw)
+    for _ in range(2): fit(learn)
+    bad = odd_learner(**kw)
+    bad.model.scale.data.fill_(torch.inf)
+    with pytest.raises(CheckpointError, match='weights must be finite to be kept: state.model.sc'):
+        fit(bad, Checkpoint(tmp_path/'bad'))
+
+@pytest.mark.parametrize('kind, wide', [('bfloat16', 'float32'), ('float16', 'float32'),
+                                        ('float32', 'float32'), ('float64', 'float64')])
+def test_averages_of_half_precision(kind, wide):
+    "Averages of weights in half precision move, and the raw weights come back as they were"
+    import torch
+    from types import SimpleNamespace
+    from unet_attention.training import EMA
+    model,ema = odd(getattr(torch, kind)),EMA()
+    for p in model.parameters(): p.data.zero_()
+    ema.learn = SimpleNamespace(model=model, cbs=[ema])
+    ema.before_fit()
+    exact = torch.zeros((), dtype=torch.float64)
+    for p in model.parameters(): p.data.fill_(1)
+    for n in range(3000):
+        ema.after_step()
+        exact.lerp_(torch.ones((), dtype=torch.float64), 1 - min(.995, (1 + n)/(10 + n)))
+    assert {o.dtype for o in ema.avg} == {getattr(torch, wide)}
+    assert all((a - exact).abs().max() < 1e-3 for a in ema.avg)
+    raw = [torch.randn_like(p) for p in model.parameters()]
+    for p,r in zip(model.parameters(), raw): p.data.copy_(r)
+    ema.swap(True)
+    assert all((p - exact).abs().max() < 1e-2 for p in model.parameters())
+    assert {p.dtype for p in model.parameters()} == {getattr(torch, kind)}
+    ema.swap(False)
+    assert all(torch.equal(p, r) for p,r in zip(model.parameters(), raw))

@@ -324,3 +324,48 @@ def test_averages_of_half_precision(kind, wide):
     assert {p.dtype for p in model.parameters()} == {getattr(torch, kind)}
     ema.swap(False)
     assert all(torch.equal(p, r) for p,r in zip(model.parameters(), raw))
+
+# ---- what may not differ -------------------------------------------------------------------------
+def others():
+    "Ways to make another fit of the same lines: what the message names, and how to make it"
+    from fastai.callback.training import GradientAccumulation, GradientClip
+    from unet_attention.diffusion import Denoiser, Process
+    from unet_attention.training import AutoPrecision, FashionDDPM
+    class Mine(FashionDDPM): pass
+    def target(learn): learn.model.process = Process('eps')
+    def schedule(learn): learn.model.process = Process('v', 'linear')
+    def subclass(learn): learn.model.__class__ = type('Other', (type(learn.model),), {})
+    def scale(learn): learn.model = Denoiser(learn.model, 'v', time_scale=2.)
+    def batch(learn): learn.dls.train.bs,learn.dls.train.n = 8,48
+    def add(*cbs): return lambda learn: learn.add_cbs(cbs)
+    def weight(learn): learn.fashion_ddpm.weight = 'min_snr'
+    def noising(learn):
+        learn.remove_cb(learn.fashion_ddpm)
+        learn.add_cb(Mine())
+    return [('network', target), ('network', schedule), ('network', subclass), ('network', scale),
+            ('batch_size', batch), ('noising', weight), ('noising', noising),
+            *[('callbacks', add(o)) for o in (
+                GradientAccumulation(8), GradientClip(.5), AutoPrecision('bf16'))]]
+
+def test_another_fit(tmp_path):
+    "A fit that computes something else is refused, and what was kept stays; cosmetics may differ"
+    import torch
+    from fastai.basics import Callback
+    from fastai.callback.training import GradientAccumulation
+    from unet_attention.checkpoints import Checkpoint, CheckpointError, History, checkpoints
+    from unet_attention.training import Preview
+    whole = fit(learner())
+    with pytest.raises(SystemError): fit(learner(), cut_at(8), Checkpoint(tmp_path, every=3))
+    names = [o.name for o in checkpoints(tmp_path)]
+    for what,change in others():
+        change(learn := learner())
+        with pytest.raises(CheckpointError, match=f'go on as it began: .*{what} was'):
+            fit(learn, Checkpoint(tmp_path, resume=True))
+        assert [o.name for o in checkpoints(tmp_path)] == names
+    more = [Preview(n=2, n_steps=1), History(), Callback()]
+    resumed = fit(learner(cbs=more, path=tmp_path), Checkpoint(tmp_path, every=3, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+    with pytest.raises(SystemError):
+        fit(learner(cbs=GradientAccumulation(8)), cut_at(3), Checkpoint(tmp_path/'acc'))
+    with pytest.raises(CheckpointError, match="n_acc': 8}} and is .*n_acc': 12"):
+        fit(learner(cbs=GradientAccumulation(12)), Checkpoint(tmp_path/'acc', resume=True))

@@ -369,3 +369,76 @@ def test_another_fit(tmp_path):
         fit(learner(cbs=GradientAccumulation(8)), cut_at(3), Checkpoint(tmp_path/'acc'))
     with pytest.raises(CheckpointError, match="n_acc': 8}} and is .*n_acc': 12"):
         fit(learner(cbs=GradientAccumulation(12)), Checkpoint(tmp_path/'acc', resume=True))
+
+# ---- which files stay, and which fit goes on -----------------------------------------------------
+@pytest.mark.parametrize('keep', [1, 2, 3])
+def test_past_damaged_files(tmp_path, keep):
+    "Damaged files do not displace new ones: after a resume past them, the newest saves are there"
+    import torch
+    from unet_attention.checkpoints import Checkpoint, checkpoints, read_checkpoint
+    whole = fit(learner())
+    with pytest.raises(SystemError): fit(learner(), cut_at(8), Checkpoint(tmp_path, 1, keep=4))
+    for o in checkpoints(tmp_path)[1:]: o.write_bytes(o.read_bytes()[:-8])
+    with pytest.warns(UserWarning, match='going on from'), pytest.raises(SystemError):
+        fit(learner(), cut_at(6), Checkpoint(tmp_path, 1, keep=keep, resume=True))
+    left = checkpoints(tmp_path)
+    assert [int(o.stem[-2:]) for o in left] == [5, 6][-keep:]
+    assert all(map(read_checkpoint, left))
+    resumed = fit(learner(), Checkpoint(tmp_path, 1, keep=keep, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+    assert len(checkpoints(tmp_path)) == keep
+
+def test_damaged_files_stay_if_refused(tmp_path):
+    "A fit that is refused removes nothing, damaged or not, and is not counted"
+    import torch
+    from unet_attention.checkpoints import Checkpoint, CheckpointError, checkpoints
+    whole = fit(learner())
+    with pytest.raises(SystemError): fit(learner(), cut_at(8), Checkpoint(tmp_path, every=1))
+    (files := checkpoints(tmp_path))[-1].write_bytes(b'damaged')
+    learn = learner()
+    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match='go on as it began'):
+        learn.fit_one_cycle(3, 5e-3, cbs=Checkpoint(tmp_path, resume=True))
+    assert checkpoints(tmp_path) == files
+    with pytest.warns(UserWarning): resumed = fit(learn, Checkpoint(tmp_path, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed)) and learn.fits == 1
+
+def test_same_learner_goes_on(tmp_path):
+    "The cell of a fit that was cut, run again: the same fit goes on, and the next is a new one"
+    import torch
+    from unet_attention.checkpoints import Checkpoint, CheckpointError, checkpoints
+    def two(learn, **kw): return [fit(learn, Checkpoint(tmp_path/'whole', **kw)) for _ in range(2)]
+    whole,learn = two(learner()),learner(cbs=(cut := cut_at(8)))
+    def again(n=2):
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(n, 5e-3, cbs=Checkpoint(tmp_path/'cut', every=3, resume=True))
+        return [p.data.clone() for p in learn.model.parameters()]
+    with pytest.raises(SystemError): again()
+    with pytest.raises(SystemError): again()                    # cut once more: still the first fit
+    with pytest.raises(CheckpointError, match='n_epoch was 2 and is 3'): again(3)
+    assert [o.stem for o in checkpoints(tmp_path/'cut')][-1] == 'fit_1_step_0000006'
+    learn.remove_cb(cut)
+    assert all(torch.equal(a, b) for a,b in zip(whole[0], again())) and learn.fits == 1
+    assert all(torch.equal(a, b) for a,b in zip(whole[1], again())) and learn.fits == 2
+
+def test_stopped_fit_goes_on(tmp_path):
+    "As above for Ctrl-C within `stop_on_interrupt`; but other lines are another fit, and no error"
+    import torch
+    from fastai.basics import Callback
+    from unet_attention.checkpoints import Checkpoint, StopOnInterrupt, checkpoints
+    class Press(Callback):
+        def after_pred(self):
+            if self.train_iter == 7: self.stop_on_interrupt._note()
+    whole = fit(learner())
+    def stopped(name):
+        learn = learner(cbs=[StopOnInterrupt(), press := Press()])
+        with learn.stop_on_interrupt: fit(learn, Checkpoint(tmp_path/name))
+        assert checkpoints(tmp_path/name)[-1].stem == 'fit_1_step_0000008'
+        learn.remove_cb(press)
+        return learn
+    learn = stopped('same')
+    with learn.stop_on_interrupt: resumed = fit(learn, Checkpoint(tmp_path/'same', resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed)) and learn.fits == 1
+    learn = stopped('other')
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3, cbs=Checkpoint(tmp_path/'other', resume=True))
+    assert learn.fits == 2 and len(learn.recorder.values) == 1

@@ -367,7 +367,8 @@ def save(self:Checkpoint):
     if rank_distrib(): return                      # of several processes the first writes
     file = self.folder/f'fit_{self.number}_step_{self.train_iter:07}.safetensors'
     with _raw(self.learn): save_checkpoint(self.state(), file)
-    for o in self.files[:-self.keep]: o.unlink(missing_ok=True)
+    before = [o for o in self.files if o != file]
+    for o in before[:max(len(before) - self.keep + 1, 0)]: o.unlink(missing_ok=True)
 
 # %% ../nbs/25_checkpoints.ipynb #599b9bbe
 @patch
@@ -398,40 +399,72 @@ def _raw(learn):
 def before_fit(self:Checkpoint):
     learn = self.learn
     must(isinstance(learn, DiffusionLearner), 'be a DiffusionLearner', TypeError, learn=type(learn))
-    alone = sum(isinstance(cb, Checkpoint) for cb in learn.cbs) == 1
-    must(alone, 'hold one Checkpoint', cbs=len(learn.cbs))
-    self.on = learn.trains
+    ours = sum(isinstance(cb, Checkpoint) for cb in learn.cbs)
+    must(ours == 1, 'hold one Checkpoint', cbs=ours)
+    self.on,self.resumed = learn.trains,False
     if not self.on: return
-    self.number = learn.fits = getattr(learn, 'fits', 0) + 1
     self.about,self.start = _about(learn),random_state(self.loaders)
     self._note(0, 0)
-    state = (on_first if hasattr(learn, 'distributed') else _call)(self._newest)
-    self.resumed = bool(state) and state['fit'] >= self.number
-    if self.resumed: self._load(state)
-    else: self.save()
+    self._begin(*(on_first if hasattr(learn, 'distributed') else _call)(self._newest))
 
 def _call(f): return f()
+def _fits(learn): return vars(learn).get('fits', 0)
 
 @patch
 def _newest(self:Checkpoint):
-    "The newest state that can be read, if there is one"
-    files = self.files
-    if not self.resume and self.number == 1 and files: raise CheckpointError(
-        f'folder must hold no checkpoints unless resume=True, got {files[-1]}')
+    "The newest state that can be read, if there is one, and the damaged files that are newer"
+    files,bad = self.files,[]
+    if not self.resume and files and int(files[-1].name.split('_')[1]) > _fits(self.learn):
+        raise CheckpointError(
+            f'folder must hold no checkpoints unless resume=True, got {files[-1]}')
     for o in self.folder.glob('.fit_*.new'): o.unlink(missing_ok=True)      # of a killed process
     for o in reversed(files):
-        try: return read_checkpoint(o)
-        except CheckpointError as e: warnings.warn(f'{e}; going on from the one before')
+        try: return read_checkpoint(o),bad
+        except CheckpointError as e:
+            bad.append(o)
+            warnings.warn(f'{e}; going on from the one before')
     if files: raise CheckpointError(f'folder must hold a whole checkpoint, got {self.folder}')
+    return None,bad
+
+# %% ../nbs/25_checkpoints.ipynb #7653b9ff
+@patch
+def _begin(self:Checkpoint, state, bad):
+    "Count the fit; it goes on from a state that belongs to it, and is skipped if to a later one"
+    learn = self.learn
+    self.number = _fits(learn) + 1 - self._again(state)
+    self.resumed = self.resume and bool(state) and state['fit'] >= self.number
+    over = self.resumed and state['fit'] > self.number
+    if self.resumed and not over: self._same(state)
+    if not rank_distrib() and not over:
+        for o in bad: o.unlink(missing_ok=True)
+    if not self.resumed: self.save()
+    learn.fits,learn.unfinished = self.number,False if over else 'cut'
+    if self.resumed: self._load(state, over)
+
+@patch
+def _again(self:Checkpoint, state):
+    "Is this the fit that was cut, or stopped, last, in this learner?"
+    how = vars(self.learn).get('unfinished')
+    if not (how and self.resume and state) or state['fit'] != _fits(self.learn): return False
+    return how == 'cut' or state['about'] == self.about
+
+@patch
+def _same(self:Checkpoint, state):
+    "An error if the fit that is asked for is another"
+    differ = [f'{k} was {state["about"].get(k)!r} and is {v!r}' for k,v in self.about.items()
+              if state['about'].get(k) != v]
+    if differ: raise CheckpointError(f'the fit must go on as it began: {"; ".join(differ)}')
+
+@patch
+def after_fit(self:Checkpoint):
+    if not self.on: return
+    stopped = any(cb.name == 'stop_on_interrupt' and cb.stopped for cb in self.learn.cbs)
+    self.learn.unfinished = 'stopped' if stopped and self.done < self.n_epoch else False
 
 # %% ../nbs/25_checkpoints.ipynb #78e02f70
 @patch
-def _load(self:Checkpoint, state):
-    "Put the learner where it was"
-    over = state['fit'] > self.number
-    differ = [f'{k} was {state["about"].get(k)!r} and is {v!r}' for k,v in self.about.items()
-              if not over and state['about'].get(k) != v]
-    if differ: raise CheckpointError(f'the fit must go on as it began: {"; ".join(differ)}')
+def _load(self:Checkpoint, state, over):
+    "Put the learner where it was; a fit that is over ends at once"
     learn,device = self.learn,next(self.learn.model.parameters()).device
     core(learn.model).load_state_dict(state['model'])
     learn.opt.load_state_dict(_to(state['opt'], device, not hasattr(learn.opt, 'opt')))

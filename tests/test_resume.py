@@ -325,6 +325,21 @@ def test_averages_of_half_precision(kind, wide):
     ema.swap(False)
     assert all(torch.equal(p, r) for p,r in zip(model.parameters(), raw))
 
+def test_half_precision_resumes(tmp_path):
+    "Weights in bfloat16: their averages are kept in float32, and training goes on to the bit"
+    import torch
+    from unet_attention.checkpoints import Checkpoint, checkpoints, read_checkpoint
+    from unet_attention.diffusion import Denoiser
+    from unet_attention.training import diffusion_learner
+    def make(): return diffusion_learner(learner().dls, Denoiser(odd(torch.bfloat16), 'eps'))
+    whole = fit(make())
+    with pytest.raises(SystemError): fit(make(), cut_at(8), Checkpoint(tmp_path, every=3))
+    kept = read_checkpoint(checkpoints(tmp_path)[-1])
+    assert {o.dtype for o in kept['callbacks']['ema']['avg']} == {torch.float32}
+    resumed = fit(make(), Checkpoint(tmp_path, every=3, resume=True))
+    assert {p.dtype for p in resumed} == {torch.bfloat16}
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+
 # ---- what may not differ -------------------------------------------------------------------------
 def others():
     "Ways to make another fit of the same lines: what the message names, and how to make it"

@@ -105,6 +105,8 @@ calls = [
     (lambda: train(net(), dls, 1e-3, 1, extra_cbs=Checkpoint('x', every=0)), V, 'every must be at'),
     (lambda: train(net(), dls, 1e-3, 1, extra_cbs=Checkpoint('x', keep=0)), V, 'keep must be at'),
     (lambda: fit([FashionDDPM(), Checkpoint('x')]), T, 'learn must be a DiffusionLearner'),
+    (lambda: train(net(), dls, 1e-3, 1, extra_cbs=[Checkpoint('x'), Checkpoint('y')]), V,
+     'cbs must hold one Checkpoint, got 2'),
     (lambda: train(net(), dls, 1e-3, 1, target='v'), T, "unexpected keyword argument 'target'"),
     (lambda: train(net().half(), dls, 1e-3, 1), V, 'and keeps them), got torch.float16'),
     (lambda: train(net().requires_grad_(False), dls, 1e-3, 1), V,

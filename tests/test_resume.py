@@ -214,3 +214,246 @@ def test_history_appends(tmp_path):
     assert two() == two() == ['epoch', '0', '1']*2                # the last time all was done
     assert two(folder='another') == ['epoch', '0', '1']*4
     assert two(append=False, folder='third') == ['epoch', '0', '1']
+
+# ---- damaged files, and weights of other kinds ---------------------------------------------------
+def cut_at(n):
+    from fastai.basics import Callback
+    class Cut(Callback):
+        def after_step(self):
+            if self.train_iter == n: raise SystemError('and dark it was')
+    return Cut()
+
+def flip(file, bit):
+    "Change one bit of a file"
+    data = bytearray(file.read_bytes())
+    data[bit//8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+def test_one_bit(tmp_path):
+    "A bit that changes anywhere in a checkpoint, or a digest that is missing, is noticed"
+    import json, torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+    from unet_attention.checkpoints import (
+        Checkpoint, CheckpointError, checkpoints, read_checkpoint)
+    whole = fit(learner())
+    with pytest.raises(SystemError): fit(learner(), cut_at(8), Checkpoint(tmp_path, every=3))
+    last = checkpoints(tmp_path)[-1]
+    data,rng = last.read_bytes(),random.Random(1)
+    head = 8 + int.from_bytes(data[:8], 'little')
+    def same(a, b): return json.dumps(a, default=str) == json.dumps(b, default=str)
+    was,missed = read_checkpoint(last),0
+    bits = [rng.randrange(len(data)*8) for _ in range(60)] + [rng.randrange(head*8)
+                                                              for _ in range(60)]
+    for bit in bits:
+        flip(last, bit)
+        try: missed += not same(was, read_checkpoint(last))
+        except CheckpointError: pass
+        last.write_bytes(data)
+    assert not missed
+    with safe_open(last, 'pt') as f:
+        meta,tensors = f.metadata(),{k: f.get_tensor(k) for k in f.keys()}
+    meta.pop('sha256')
+    save_file(tensors, last, meta)
+    with pytest.raises(CheckpointError, match='sha256'): read_checkpoint(last)
+    last.write_bytes(data)
+    flip(last, len(data)*8 - 12)
+    with pytest.warns(UserWarning, match='going on from the one before'):
+        resumed = fit(learner(), Checkpoint(tmp_path, every=3, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+
+def odd(dtype=None):
+    "A small network with a single number among its weights, and a mask of -inf as a buffer"
+    import torch
+    from torch import nn
+    from unet_attention.diffusion import Process
+    class Odd(nn.Module):
+        process = Process('eps')
+        def __init__(self):
+            super().__init__()
+            self.conv,self.scale = nn.Conv2d(1, 1, 3, padding=1),nn.Parameter(torch.ones(()))
+            self.register_buffer('mask', torch.full((4,4), -torch.inf).triu(1))
+        def forward(self, x, t): return self.scale*self.conv(x)
+    return Odd().to(dtype or torch.float32)
+
+def odd_learner(**kwargs):
+    from unet_attention.training import diffusion_learner
+    return diffusion_learner(learner().dls, odd(), **kwargs)
+
+@pytest.mark.parametrize('name', ['muon', 'adamw', 'fastai'])
+def test_single_numbers_and_masks(tmp_path, name):
+    "A weight without axes trains and resumes; a buffer need not be finite, weights must"
+    import torch
+    from unet_attention.checkpoints import Checkpoint, CheckpointError
+    from unet_attention.training import EMA
+    kw = {} if name == 'muon' else dict(opt_func=optimisers()[name])
+    whole = fit(odd_learner(**kw))
+    with pytest.raises(SystemError):
+        fit(odd_learner(**kw), cut_at(8), Checkpoint(tmp_path, every=3))
+    resumed = fit(odd_learner(**kw), Checkpoint(tmp_path, every=3, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+    learn = odd_learner(cbs=EMA(restart=False), **kw)
+    for _ in range(2): fit(learn)
+    bad = odd_learner(**kw)
+    bad.model.scale.data.fill_(torch.inf)
+    with pytest.raises(CheckpointError, match='weights must be finite to be kept: state.model.sc'):
+        fit(bad, Checkpoint(tmp_path/'bad'))
+
+@pytest.mark.parametrize('kind, wide', [('bfloat16', 'float32'), ('float16', 'float32'),
+                                        ('float32', 'float32'), ('float64', 'float64')])
+def test_averages_of_half_precision(kind, wide):
+    "Averages of weights in half precision move, and the raw weights come back as they were"
+    import torch
+    from types import SimpleNamespace
+    from unet_attention.training import EMA
+    model,ema = odd(getattr(torch, kind)),EMA()
+    for p in model.parameters(): p.data.zero_()
+    ema.learn = SimpleNamespace(model=model, cbs=[ema])
+    ema.before_fit()
+    exact = torch.zeros((), dtype=torch.float64)
+    for p in model.parameters(): p.data.fill_(1)
+    for n in range(3000):
+        ema.after_step()
+        exact.lerp_(torch.ones((), dtype=torch.float64), 1 - min(.995, (1 + n)/(10 + n)))
+    assert {o.dtype for o in ema.avg} == {getattr(torch, wide)}
+    assert all((a - exact).abs().max() < 1e-3 for a in ema.avg)
+    raw = [torch.randn_like(p) for p in model.parameters()]
+    for p,r in zip(model.parameters(), raw): p.data.copy_(r)
+    ema.swap(True)
+    assert all((p - exact).abs().max() < 1e-2 for p in model.parameters())
+    assert {p.dtype for p in model.parameters()} == {getattr(torch, kind)}
+    ema.swap(False)
+    assert all(torch.equal(p, r) for p,r in zip(model.parameters(), raw))
+
+def test_half_precision_resumes(tmp_path):
+    "Weights in bfloat16: their averages are kept in float32, and training goes on to the bit"
+    import torch
+    from unet_attention.checkpoints import Checkpoint, checkpoints, read_checkpoint
+    from unet_attention.diffusion import Denoiser
+    from unet_attention.training import diffusion_learner
+    def make(): return diffusion_learner(learner().dls, Denoiser(odd(torch.bfloat16), 'eps'))
+    whole = fit(make())
+    with pytest.raises(SystemError): fit(make(), cut_at(8), Checkpoint(tmp_path, every=3))
+    kept = read_checkpoint(checkpoints(tmp_path)[-1])
+    assert {o.dtype for o in kept['callbacks']['ema']['avg']} == {torch.float32}
+    resumed = fit(make(), Checkpoint(tmp_path, every=3, resume=True))
+    assert {p.dtype for p in resumed} == {torch.bfloat16}
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+
+# ---- what may not differ -------------------------------------------------------------------------
+def others():
+    "Ways to make another fit of the same lines: what the message names, and how to make it"
+    from fastai.callback.training import GradientAccumulation, GradientClip
+    from unet_attention.diffusion import Denoiser, Process
+    from unet_attention.training import AutoPrecision, FashionDDPM
+    class Mine(FashionDDPM): pass
+    def target(learn): learn.model.process = Process('eps')
+    def schedule(learn): learn.model.process = Process('v', 'linear')
+    def subclass(learn): learn.model.__class__ = type('Other', (type(learn.model),), {})
+    def scale(learn): learn.model = Denoiser(learn.model, 'v', time_scale=2.)
+    def batch(learn): learn.dls.train.bs,learn.dls.train.n = 8,48
+    def add(*cbs): return lambda learn: learn.add_cbs(cbs)
+    def weight(learn): learn.fashion_ddpm.weight = 'min_snr'
+    def noising(learn):
+        learn.remove_cb(learn.fashion_ddpm)
+        learn.add_cb(Mine())
+    return [('network', target), ('network', schedule), ('network', subclass), ('network', scale),
+            ('batch_size', batch), ('noising', weight), ('noising', noising),
+            *[('callbacks', add(o)) for o in (
+                GradientAccumulation(8), GradientClip(.5), AutoPrecision('bf16'))]]
+
+def test_another_fit(tmp_path):
+    "A fit that computes something else is refused, and what was kept stays; cosmetics may differ"
+    import torch
+    from fastai.basics import Callback
+    from fastai.callback.training import GradientAccumulation
+    from unet_attention.checkpoints import Checkpoint, CheckpointError, History, checkpoints
+    from unet_attention.training import Preview
+    whole = fit(learner())
+    with pytest.raises(SystemError): fit(learner(), cut_at(8), Checkpoint(tmp_path, every=3))
+    names = [o.name for o in checkpoints(tmp_path)]
+    for what,change in others():
+        change(learn := learner())
+        with pytest.raises(CheckpointError, match=f'go on as it began: .*{what} was'):
+            fit(learn, Checkpoint(tmp_path, resume=True))
+        assert [o.name for o in checkpoints(tmp_path)] == names
+    more = [Preview(n=2, n_steps=1), History(), Callback()]
+    resumed = fit(learner(cbs=more, path=tmp_path), Checkpoint(tmp_path, every=3, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+    with pytest.raises(SystemError):
+        fit(learner(cbs=GradientAccumulation(8)), cut_at(3), Checkpoint(tmp_path/'acc'))
+    with pytest.raises(CheckpointError, match="n_acc': 8}} and is .*n_acc': 12"):
+        fit(learner(cbs=GradientAccumulation(12)), Checkpoint(tmp_path/'acc', resume=True))
+
+# ---- which files stay, and which fit goes on -----------------------------------------------------
+@pytest.mark.parametrize('keep', [1, 2, 3])
+def test_past_damaged_files(tmp_path, keep):
+    "Damaged files do not displace new ones: after a resume past them, the newest saves are there"
+    import torch
+    from unet_attention.checkpoints import Checkpoint, checkpoints, read_checkpoint
+    whole = fit(learner())
+    with pytest.raises(SystemError): fit(learner(), cut_at(8), Checkpoint(tmp_path, 1, keep=4))
+    for o in checkpoints(tmp_path)[1:]: o.write_bytes(o.read_bytes()[:-8])
+    with pytest.warns(UserWarning, match='going on from'), pytest.raises(SystemError):
+        fit(learner(), cut_at(6), Checkpoint(tmp_path, 1, keep=keep, resume=True))
+    left = checkpoints(tmp_path)
+    assert [int(o.stem[-2:]) for o in left] == [5, 6][-keep:]
+    assert all(map(read_checkpoint, left))
+    resumed = fit(learner(), Checkpoint(tmp_path, 1, keep=keep, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed))
+    assert len(checkpoints(tmp_path)) == keep
+
+def test_damaged_files_stay_if_refused(tmp_path):
+    "A fit that is refused removes nothing, damaged or not, and is not counted"
+    import torch
+    from unet_attention.checkpoints import Checkpoint, CheckpointError, checkpoints
+    whole = fit(learner())
+    with pytest.raises(SystemError): fit(learner(), cut_at(8), Checkpoint(tmp_path, every=1))
+    (files := checkpoints(tmp_path))[-1].write_bytes(b'damaged')
+    learn = learner()
+    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match='go on as it began'):
+        learn.fit_one_cycle(3, 5e-3, cbs=Checkpoint(tmp_path, resume=True))
+    assert checkpoints(tmp_path) == files
+    with pytest.warns(UserWarning): resumed = fit(learn, Checkpoint(tmp_path, resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed)) and learn.fits == 1
+
+def test_same_learner_goes_on(tmp_path):
+    "The cell of a fit that was cut, run again: the same fit goes on, and the next is a new one"
+    import torch
+    from unet_attention.checkpoints import Checkpoint, CheckpointError, checkpoints
+    def two(learn, **kw): return [fit(learn, Checkpoint(tmp_path/'whole', **kw)) for _ in range(2)]
+    whole,learn = two(learner()),learner(cbs=(cut := cut_at(8)))
+    def again(n=2):
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(n, 5e-3, cbs=Checkpoint(tmp_path/'cut', every=3, resume=True))
+        return [p.data.clone() for p in learn.model.parameters()]
+    with pytest.raises(SystemError): again()
+    with pytest.raises(SystemError): again()                    # cut once more: still the first fit
+    with pytest.raises(CheckpointError, match='n_epoch was 2 and is 3'): again(3)
+    assert [o.stem for o in checkpoints(tmp_path/'cut')][-1] == 'fit_1_step_0000006'
+    learn.remove_cb(cut)
+    assert all(torch.equal(a, b) for a,b in zip(whole[0], again())) and learn.fits == 1
+    assert all(torch.equal(a, b) for a,b in zip(whole[1], again())) and learn.fits == 2
+
+def test_stopped_fit_goes_on(tmp_path):
+    "As above for Ctrl-C within `stop_on_interrupt`; but other lines are another fit, and no error"
+    import torch
+    from fastai.basics import Callback
+    from unet_attention.checkpoints import Checkpoint, StopOnInterrupt, checkpoints
+    class Press(Callback):
+        def after_pred(self):
+            if self.train_iter == 7: self.stop_on_interrupt._note()
+    whole = fit(learner())
+    def stopped(name):
+        learn = learner(cbs=[StopOnInterrupt(), press := Press()])
+        with learn.stop_on_interrupt: fit(learn, Checkpoint(tmp_path/name))
+        assert checkpoints(tmp_path/name)[-1].stem == 'fit_1_step_0000008'
+        learn.remove_cb(press)
+        return learn
+    learn = stopped('same')
+    with learn.stop_on_interrupt: resumed = fit(learn, Checkpoint(tmp_path/'same', resume=True))
+    assert all(torch.equal(a, b) for a,b in zip(whole, resumed)) and learn.fits == 1
+    learn = stopped('other')
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3, cbs=Checkpoint(tmp_path/'other', resume=True))
+    assert learn.fits == 2 and len(learn.recorder.values) == 1

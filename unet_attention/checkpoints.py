@@ -7,7 +7,7 @@ __all__ = ['KEPT', 'pack', 'unpack', 'write_whole', 'CheckpointError', 'save_che
            'set_random_state', 'rest_of', 'Checkpoint', 'checkpoints', 'StopOnInterrupt', 'SaveUnet', 'History']
 
 # %% ../nbs/25_checkpoints.ipynb #9a37db54
-import json, numpy as np, os, random, re, signal, torch, warnings
+import hashlib, json, numpy as np, os, random, re, signal, torch, warnings
 from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter
@@ -17,11 +17,13 @@ from torch.utils.data import get_worker_info
 from fastcore.all import patch
 from fastai.basics import (
     Callback, CancelFitException, DataLoader, L, Recorder, num_distrib, rank_distrib)
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
-from fastai.callback.training import GradientAccumulation
+from fastai.callback.training import BnFreeze, GradientAccumulation, GradientClip
 from .checks import core, count, must
+from .diffusion import process_of
 from .saving import save_unet, write_synced
 from .training import EMA, DiffusionLearner, FashionDDPM, Preview, on_first
 
@@ -93,6 +95,8 @@ def _sync(folder):
     finally: os.close(fd)
 
 # %% ../nbs/25_checkpoints.ipynb #b7a31603
+_FORMAT = 'unet_attention checkpoint 1'
+
 class CheckpointError(OSError):
     "A checkpoint that cannot be written, read, or gone on from"
     def __init__(self,
@@ -103,24 +107,36 @@ class CheckpointError(OSError):
 
     def __str__(self): return self.why             # fastai rewrites `args`
 
-def _finite(tensors):
-    "The name of the first weight that is not finite, if there is one"
-    ours = {k: v for k,v in tensors.items() if k.startswith(('state.model', 'state.callbacks.ema'))}
+def _finite(tensors, buffers):
+    "The name of the first parameter or average that is not finite, if there is one"
+    but = {f'state.model.{k}' for k in buffers}
+    ours = {k: v for k,v in tensors.items()
+            if k.startswith(('state.model', 'state.callbacks.ema')) and k not in but}
     return next((k for k,v in ours.items()
                  if v.is_floating_point() and not v.isfinite().all()), None)
 
+def _digest(meta, tensors):
+    "SHA-256 of a file's state in JSON, and of the names, types, shapes and bytes of its tensors"
+    h = hashlib.sha256(meta.encode())
+    for k,v in sorted(tensors.items()):
+        h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())
+        h.update(v.reshape(-1).view(torch.uint8).numpy())
+    return h.hexdigest()
+
 def save_checkpoint(
-    state:dict, # As for `pack`
+    state:dict, # As for `pack`; of the names in `buffers` the values need not be finite
     file:str|Path # Where to write it; its folder is made if it is not there
 ):
     "Write a state as one safetensors file, whole or not at all"
     from safetensors.torch import save
     file,tensors = Path(file),{}
     meta = json.dumps(pack(state, 'state', tensors))
-    if bad := _finite(tensors): raise CheckpointError(f'weights must be finite to be kept: {bad}')
+    if bad := _finite(tensors, state.get('buffers', ())): raise CheckpointError(
+        f'weights must be finite to be kept: {bad}')
+    meta = dict(format=_FORMAT, state=meta, sha256=_digest(meta, tensors))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, save(tensors, dict(format='unet_attention checkpoint 1', state=meta)))
+        write_whole(file, save(tensors, meta))
     except OSError as e: raise CheckpointError(
         f'folder must be where checkpoints can be written, got {file.parent}: '
         f'{e.strerror or e}. What was kept before is still there') from None
@@ -135,7 +151,9 @@ def read_checkpoint(
         with safe_open(file, 'pt') as f:
             meta = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}
-        must(meta.get('format') == 'unet_attention checkpoint 1', 'be a checkpoint', file=str(file))
+        must(meta.get('format') == _FORMAT, 'be a checkpoint', file=str(file))
+        intact = meta.get('sha256') == _digest(meta['state'], tensors)
+        must(intact, 'be that of the content', sha256=meta.get('sha256'))
         return unpack(json.loads(meta['state']), tensors)
     except Exception as e: raise CheckpointError(
         f'{file} must be a whole checkpoint: {" ".join(str(e).split())[:200]}') from None
@@ -226,27 +244,54 @@ def _kept(cb):
     if isinstance(own := getattr(type(cb), 'kept', None), str): ours += f' {own}'
     return [k for k in ours.split() if k.split('.')[0] in vars(cb)]
 
+# %% ../nbs/25_checkpoints.ipynb #9f7de8b7
+_COMPUTE = {GradientAccumulation: 'n_acc', GradientClip: 'max_norm norm_type',
+           MixedPrecision: 'amp_mode', BnFreeze: ''}
+
+def _computing(cbs):
+    "Of the callbacks that change the steps of training: name and settings"
+    found = {k: cb for cb in cbs for k in _COMPUTE if isinstance(cb, k)}
+    about = {k.__name__: {a: getattr(cb, a) for a in _COMPUTE[k].split()} for k,cb in found.items()}
+    for o in about.values():
+        if 'n_acc' in o: o['n_acc'] *= num_distrib() or 1           # each process counts its images
+        if 'amp_mode' in o: o['amp_mode'] = o['amp_mode'].value
+    return about
+
 def _size(o):
     try: return len(o)
     except TypeError: return None
 
+def _batch(dl):
+    "How many images the processes together take from a loader at a time"
+    n = getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None)
+    return n and n*getattr(dl, 'world_size', 1)
+
 def _name(o):
+    if isinstance(o, partial): o = o.func
     if o is None or isinstance(o, str): return o
     return getattr(o, '__name__', type(o).__name__)
 
+def _kind(model):
+    "The classes of a model and of the network in a `Denoiser`, and what they predict"
+    inner,p = getattr(model, 'model', None),process_of(model)
+    return dict(classes=[_name(type(model)), *[_name(type(core(inner)))]*(inner is not None)],
+                target=p.target, schedule=p.schedule, time_scale=getattr(model, 'time_scale', 1.))
+
+# %% ../nbs/25_checkpoints.ipynb #55dd3fbe
 def _about(learn):
     "What a fit was asked for"
-    dls,schedule = [learn.dls.train, learn.dls.valid],{}
+    dls,schedule,model = [learn.dls.train, learn.dls.valid],{},core(learn.model)
     for cb in learn.cbs:
         if isinstance(cb, ParamScheduler): schedule = cb.scheds
     at = lambda f: [np.ravel(f(p)).tolist() for p in (0, .1, .4, .7, 1)]
     hypers = [{k: float(h[k]) for k in ('lr', 'wd') if k in h} for h in learn.opt.hypers]
-    about = dict(n_epoch=learn.n_epoch, model=getattr(core(learn.model), 'config', None),
-        batches=[_size(o) for o in dls], images=[_size(getattr(o, 'dataset', o)) for o in dls],
+    about = dict(n_epoch=learn.n_epoch, model=getattr(model, 'config', None),
+        network=_kind(model), batch_size=[_batch(o) for o in dls], batches=[_size(o) for o in dls],
+        images=[_size(getattr(o, 'dataset', o)) for o in dls], callbacks=_computing(learn.cbs),
         optimizer=type(getattr(learn.opt, 'opt', learn.opt)).__name__, hypers=hypers,
         schedule={k: at(f) for k,f in schedule.items()}, loss=_name(learn.loss_func),
         averages=[o.decay for o in learn.cbs if isinstance(o, EMA)],
-        noising=[[_name(o.weight), _name(o.times)]
+        noising=[[_name(type(o)), _name(o.weight), _name(o.times)]
                  for o in learn.cbs if isinstance(o, FashionDDPM)])
     return json.loads(json.dumps(about))
 
@@ -322,17 +367,19 @@ def save(self:Checkpoint):
     if rank_distrib(): return                      # of several processes the first writes
     file = self.folder/f'fit_{self.number}_step_{self.train_iter:07}.safetensors'
     with _raw(self.learn): save_checkpoint(self.state(), file)
-    for o in self.files[:-self.keep]: o.unlink(missing_ok=True)
+    before = [o for o in self.files if o != file]
+    for o in before[:max(len(before) - self.keep + 1, 0)]: o.unlink(missing_ok=True)
 
 # %% ../nbs/25_checkpoints.ipynb #599b9bbe
 @patch
 def state(self:Checkpoint) -> dict:
     "Everything from which training goes on, as `pack` takes it; the weights are those in the model"
     cbs = {cb.name: {k: attrgetter(k)(cb) for k in _kept(cb)} for cb in self.learn.cbs}
-    scaler = getattr(self.learn, 'scaler', None)
+    scaler,model = getattr(self.learn, 'scaler', None),core(self.learn.model)
     return dict(fit=self.number, about=self.about, epoch=self.done, batch=self.batch,
         step=self.train_iter, pct=self.pct, start=self.start, now=self.now,
-        model=core(self.learn.model).state_dict(), opt=self.learn.opt.state_dict(),
+        model=model.state_dict(), opt=self.learn.opt.state_dict(),
+        buffers=[k for k,_ in model.named_buffers(remove_duplicate=False)],
         grads=[_some(p.grad) for p in self.learn.model.parameters()],
         scaler=scaler and scaler.state_dict(), callbacks={k: v for k,v in cbs.items() if v})
 
@@ -352,49 +399,82 @@ def _raw(learn):
 def before_fit(self:Checkpoint):
     learn = self.learn
     must(isinstance(learn, DiffusionLearner), 'be a DiffusionLearner', TypeError, learn=type(learn))
-    alone = sum(isinstance(cb, Checkpoint) for cb in learn.cbs) == 1
-    must(alone, 'hold one Checkpoint', cbs=len(learn.cbs))
-    self.on = learn.trains
+    ours = sum(isinstance(cb, Checkpoint) for cb in learn.cbs)
+    must(ours == 1, 'hold one Checkpoint', cbs=ours)
+    self.on,self.resumed = learn.trains,False
     if not self.on: return
-    self.number = learn.fits = getattr(learn, 'fits', 0) + 1
     self.about,self.start = _about(learn),random_state(self.loaders)
     self._note(0, 0)
-    state = (on_first if hasattr(learn, 'distributed') else _call)(self._newest)
-    self.resumed = bool(state) and state['fit'] >= self.number
-    if self.resumed: self._load(state)
-    else: self.save()
+    self._begin(*(on_first if hasattr(learn, 'distributed') else _call)(self._newest))
 
 def _call(f): return f()
+def _fits(learn): return vars(learn).get('fits', 0)
 
 @patch
 def _newest(self:Checkpoint):
-    "The newest state that can be read, if there is one"
-    files = self.files
-    if not self.resume and self.number == 1 and files: raise CheckpointError(
-        f'folder must hold no checkpoints unless resume=True, got {files[-1]}')
+    "The newest state that can be read, if there is one, and the damaged files that are newer"
+    files,bad = self.files,[]
+    if not self.resume and files and int(files[-1].name.split('_')[1]) > _fits(self.learn):
+        raise CheckpointError(
+            f'folder must hold no checkpoints unless resume=True, got {files[-1]}')
     for o in self.folder.glob('.fit_*.new'): o.unlink(missing_ok=True)      # of a killed process
     for o in reversed(files):
-        try: return read_checkpoint(o)
-        except CheckpointError as e: warnings.warn(f'{e}; going on from the one before')
+        try: return read_checkpoint(o),bad
+        except CheckpointError as e:
+            bad.append(o)
+            warnings.warn(f'{e}; going on from the one before')
     if files: raise CheckpointError(f'folder must hold a whole checkpoint, got {self.folder}')
+    return None,bad
+
+# %% ../nbs/25_checkpoints.ipynb #7653b9ff
+@patch
+def _begin(self:Checkpoint, state, bad):
+    "Count the fit; it goes on from a state that belongs to it, and is skipped if to a later one"
+    learn = self.learn
+    self.number = _fits(learn) + 1 - self._again(state)
+    self.resumed = self.resume and bool(state) and state['fit'] >= self.number
+    over = self.resumed and state['fit'] > self.number
+    if self.resumed and not over: self._same(state)
+    if not rank_distrib() and not over:
+        for o in bad: o.unlink(missing_ok=True)
+    if not self.resumed: self.save()
+    learn.fits,learn.unfinished = self.number,False if over else 'cut'
+    if self.resumed: self._load(state, over)
+
+@patch
+def _again(self:Checkpoint, state):
+    "Is this the fit that was cut, or stopped, last, in this learner?"
+    how = vars(self.learn).get('unfinished')
+    if not (how and self.resume and state) or state['fit'] != _fits(self.learn): return False
+    return how == 'cut' or state['about'] == self.about
+
+@patch
+def _same(self:Checkpoint, state):
+    "An error if the fit that is asked for is another"
+    differ = [f'{k} was {state["about"].get(k)!r} and is {v!r}' for k,v in self.about.items()
+              if state['about'].get(k) != v]
+    if differ: raise CheckpointError(f'the fit must go on as it began: {"; ".join(differ)}')
+
+@patch
+def after_fit(self:Checkpoint):
+    if not self.on: return
+    stopped = any(cb.name == 'stop_on_interrupt' and cb.stopped for cb in self.learn.cbs)
+    self.learn.unfinished = 'stopped' if stopped and self.done < self.n_epoch else False
 
 # %% ../nbs/25_checkpoints.ipynb #78e02f70
 @patch
-def _load(self:Checkpoint, state):
-    "Put the learner where it was"
-    over = state['fit'] > self.number
-    differ = [f'{k} was {state["about"].get(k)!r} and is {v!r}' for k,v in self.about.items()
-              if not over and state['about'].get(k) != v]
-    if differ: raise CheckpointError(f'the fit must go on as it began: {"; ".join(differ)}')
+def _load(self:Checkpoint, state, over):
+    "Put the learner where it was; a fit that is over ends at once"
     learn,device = self.learn,next(self.learn.model.parameters()).device
     core(learn.model).load_state_dict(state['model'])
-    learn.opt.load_state_dict(_to(state['opt'], device))
+    learn.opt.load_state_dict(_to(state['opt'], device, not hasattr(learn.opt, 'opt')))
     for p,g in zip(learn.model.parameters(), _to(state['grads'], device)): p.grad = g
     if state['scaler']: learn.scaler.load_state_dict(state['scaler'])
     for cb in learn.cbs:
         for k,v in state['callbacks'].get(cb.name, {}).items():
             *path,last = k.split('.')
-            setattr(getattr(cb, path[0]) if path else cb, last, _to(v, device, cb))
+            v = v if isinstance(cb, Preview) else _to(v, device, isinstance(cb, EMA))
+            setattr(getattr(cb, path[0]) if path else cb, last, v)
     self.start,self.now,self.pct = state['start'],state['now'],state['pct']
     self.done,self.batch,learn.train_iter = state['epoch'],state['batch'],state['step']
     learn.epochs_done = self.done
@@ -403,11 +483,11 @@ def _load(self:Checkpoint, state):
         self.on = False                                              # nothing of it is kept
         raise CancelFitException()
 
-def _to(o, device, cb=None):
-    "A state with its tensors on the device, apart from single numbers and what was on the CPU"
-    if isinstance(o, Tensor): return o.to(device) if o.ndim and not isinstance(cb, Preview) else o
-    if isinstance(o, dict): return {k: _to(v, device, cb) for k,v in o.items()}
-    if isinstance(o, (list, tuple)): return type(o)(_to(v, device, cb) for v in o)
+def _to(o, device, single=True):
+    "A state with its tensors on the device, those that are single numbers only if `single`"
+    if isinstance(o, Tensor): return o.to(device) if o.ndim or single else o
+    if isinstance(o, dict): return {k: _to(v, device, single) for k,v in o.items()}
+    if isinstance(o, (list, tuple)): return type(o)(_to(v, device, single) for v in o)
     return o
 
 # %% ../nbs/25_checkpoints.ipynb #13e65731

@@ -225,7 +225,7 @@ def after_pred(self:FashionDDPM):
 # %% ../nbs/07_training.ipynb #4ef27dc3
 class EMA(Callback):
     "Validate with, and end with, `avg = d*avg + (1-d)*weights`, `d = min(decay, (1+n)/(10+n))`"
-    avg,swapped,kept = None,False,None
+    avg,raw,swapped,kept = None,None,False,None
     def __init__(self,
         decay:float=.995, # Share of the average that one step keeps, in [0, 1)
         restart:bool=True # Start over in every fit? If not, raw weights and average go on
@@ -236,16 +236,21 @@ class EMA(Callback):
 
     def before_fit(self):
         _only(self.learn, EMA)
-        self.avg,self.swapped,self.n = None,False,0
+        self.avg,self.raw,self.swapped,self.n = None,None,False,0
         if hasattr(self.learn, 'lr_finder'): return
-        self.avg = [p.clone() for p in self._weights()]
+        self.avg = [_wide(p) for p in self._weights()]
         if self.kept: self._go_on(*self.kept)
 
     def after_step(self):
         if self.avg is None: return
         d = min(self.decay, (1 + self.n)/(10 + self.n))
-        torch._foreach_lerp_(self.avg, self._weights(), 1 - d)
+        weights = [p.to(a.dtype) for p,a in zip(self._weights(), self.avg)]
+        torch._foreach_lerp_(self.avg, weights, 1 - d)
         self.n += 1
+
+def _wide(p):
+    "A copy, in float32 if `p` is in half precision, where small steps would be rounded away"
+    return p.float() if p.dtype in (torch.bfloat16, torch.float16) else p.clone()
 
 # %% ../nbs/07_training.ipynb #7e0001a9
 @patch
@@ -254,7 +259,9 @@ def swap(self:EMA,
 ):
     "Put the averages into the model, or the raw weights back"
     if self.avg is None or self.swapped == averaged: return
-    for a,w in zip(self.avg, self._weights()): a[:],w[:] = w.clone(),a.clone()
+    weights = self._weights()
+    before,self.raw = self.raw,[w.clone() for w in weights] if averaged else None
+    for w,o in zip(weights, self.avg if averaged else before): w.copy_(o)
     self.swapped = averaged
 
 @patch
@@ -268,15 +275,16 @@ def _norms(weights): return [o.item() for o in torch._foreach_norm(weights)]
 @patch
 def after_fit(self:EMA):
     self.swap(True)
-    if self.avg and not self.restart: self.kept = self.avg,self.n,_norms(self._weights())
-    self.avg,self.swapped = None,False
+    if self.avg and not self.restart:
+        self.kept = self.avg,self.raw,self.n,_norms(self._weights())
+    self.avg,self.raw,self.swapped = None,None,False
 
 @patch
-def _go_on(self:EMA, raw, n, norms):
+def _go_on(self:EMA, avg, raw, n, norms):
     "Put the raw weights of the last fit back, if the model holds the averages that it ended with"
     if _norms(self._weights()) != norms: return
-    for w,r in zip(self._weights(), raw): w[:] = r
-    self.n = n
+    for w,r in zip(self._weights(), raw): w.copy_(r)
+    self.avg,self.n = avg,n
 
 # %% ../nbs/07_training.ipynb #f44b5f71
 class Diverged(ValueError):

@@ -19,7 +19,8 @@ def here(tmp_path, monkeypatch):
     save_unet(TAUnet(**small), 'model', sz=8)
     save_unet(TAUnet(**small), 'sizeless')
     Path('begun/checkpoints').mkdir(parents=True)
-    Path('begun/checkpoints/options.json').write_text(json.dumps(dict(lr=1e-3, data='shapes')))
+    kept = dict(lr=1e-3, data='shapes', bs=16, processes=1)
+    Path('begun/checkpoints/options.json').write_text(json.dumps(kept))
     heads = dict(nfs=(8,), attention_heads=(2,), n_blocks=(1,))
     save_unet(ContextTAUnet(5, **heads, context_dim=4), 'captions', sz=8)
     return tmp_path

@@ -7,7 +7,7 @@
 README.md beside this file says what is compared and how."""
 import json, math, sys, time, torch, torch.nn.functional as F
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
@@ -15,7 +15,9 @@ from fastcore.script import call_parse
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from baseline import Baseline
-from unet_attention.diffusion import Process, noisify, to_target
+from unet_attention.diffusion import Denoiser, Process, noisify, to_target
+from unet_attention.evaluation import ImageEval, class_consistency, fid, load_classifier
+from unet_attention.sampling import generate
 from unet_attention.sources import get_fashion_dls
 from unet_attention.training import Muon, stratified_times
 from unet_attention.unet import ConditionalTAUnet
@@ -34,9 +36,16 @@ def noised(x_0, t, process, generator=None):
     x_t,_,eps = noisify(x_0, t, generator=generator, process=process)
     return x_t, to_target(x_0, eps, t, process)
 
-def eps_err(err, t, process):
-    "Squared error of the predicted noise, from that of the prediction, `(b,)`"
-    return err*process.alpha(t)**2 if process.target == 'v' else err
+def eps_error(error, t, process):
+    "The error of the predicted noise, from that of the prediction, `(b, c, h, w)`"
+    return process.solve(error, 0., *process.factors(t, error))[1]
+
+def times_of(t, process, r=1.):
+    """The times at which images in [-r, r] have the signal-to-noise ratios that those in [-1, 1]
+    have at the times `t` of the cosine schedule"""
+    if r == 1 and process.schedule == 'cosine': return t
+    a,s = (getattr(Process(), k)(t.double()) for k in ('alpha', 'sigma'))
+    return process.time(2*(a/(r*s)).log()).to(t)
 
 # --- the loop
 
@@ -54,15 +63,17 @@ class Loop:
         model, # On its device; called as `model(x_t, t)`, or with labels as `model(x_t, t, c)`
         steps:int, # Of the whole cycle
         lr:float, # Highest learning rate of the cycle
-        target:str='v', # What the network predicts, 'eps' or 'v'
+        target:str='v', # What the network predicts, 'eps', 'v', 'x_0' or 'flow'
         ema:float|None=.995, # Decay of the averaged weights; `None` for none
         eps:float=1e-8, # Of AdamW
         opt:str='adamw', # The optimiser, 'adamw' or 'muon'
         labels:bool=True, # Give the model the labels?
         precision:str='fp32', # 'fp32' or 'bf16'
-        mode:str|None=None # Of `torch.compile`; `None` for eager
+        mode:str|None=None, # Of `torch.compile`; `None` for eager
+        schedule:str='cosine' # How noise is mixed in, 'cosine', 'linear' or 'flow'
     ):
-        self.model,self.steps,self.lr,self.process = model,steps,lr,Process(target)
+        self.model,self.steps,self.lr = model,steps,lr
+        self.process = Process(target, schedule)
         self.ema,self.labels,self.bf16 = ema,labels,precision == 'bf16'
         self.device = next(model.parameters()).device
         self.net = torch.compile(model, mode=mode, dynamic=False) if mode else model
@@ -112,16 +123,17 @@ class Loop:
     @torch.no_grad()
     def validate(self, batches, r=1.):
         """Mean squared errors of the prediction and of the noise, same times and noise each time;
-        with `r`, half the pixels' range, at the signal-to-noise ratios of pixels in [-1, 1]"""
+        `r` is half the pixels' range, the ratios of signal to noise those of `times_of`"""
         self.model.eval()
         g = torch.Generator(self.device).manual_seed(42)
         total,n = torch.zeros(2, device=self.device),0
         for x_0,c in batches:
             t = torch.rand(len(x_0), generator=g, device=self.device)
-            if r != 1: t = torch.atan(r*torch.tan(t*math.pi/2))*2/math.pi
+            t = times_of(t, self.process, r)
             x_t,y = noised(x_0, t, self.process, g)
-            err = (self.predict(self.model, x_t, t, c) - y).pow(2).mean((1,2,3))         # (b,)
-            total += torch.stack([err.sum(), eps_err(err, t, self.process).sum()])
+            error = self.predict(self.model, x_t, t, c) - y                      # (b, c, h, w)
+            each = error,eps_error(error, t, self.process)
+            total += torch.stack([o.pow(2).mean((1,2,3)).sum() for o in each])
             n += len(x_0)
         return (total/n).tolist()
 
@@ -148,6 +160,35 @@ class Loop:
         torch.set_rng_state(s['rng'][0])
         if self.device.type == 'cuda': torch.cuda.set_rng_state(s['rng'][1], self.device)
 
+# --- samples
+
+@cache
+def reference(data):
+    "What samples are judged by: Fashion-MNIST, the package's classifier, the real images' features"
+    dls,judge = get_fashion_dls(bs=8, path=data),load_classifier('fashion')
+    train,test = dls.train.dataset,dls.valid.dataset
+    return ImageEval(train.x, test.x, judge.features, judge, test.condition)
+
+def fid_and_consistency(x, c, data):
+    "FID, and the share of images that the classifier takes for what was asked for"
+    ev = reference(data)
+    right = None if c is None else class_consistency(ev.classifier, x, c)
+    return fid(ev.embed(x), ev.f_train),right
+
+def floor(n, data):
+    "The same of real images that were not trained on, as many of each class"
+    return fid_and_consistency(*reference(data).reference(n, torch.arange(n) % 10), data)
+
+def judged(loop, samplers, n, pixels, data):
+    "`n` samples by each of `samplers`, as in 'ddim 50, dpm_solver 10', a tenth of each class"
+    model = Denoiser(loop.model, loop.process.target, loop.process.schedule)
+    c = torch.arange(n) % 10 if loop.labels else None
+    kw = dict(c=c, bs=50, value_range=(-pixels, pixels), clip=pixels, device=loop.device,
+              progress=False)
+    def score(sampler, steps): return fid_and_consistency(
+        generate(model, n, sampler=sampler, n_steps=int(steps), **kw), c, data)
+    with loop.averaged(): return {s.strip(): score(*s.split()) for s in samplers.split(',')}
+
 # --- the contestants
 
 class Diffusers(nn.Module):
@@ -165,15 +206,31 @@ def unet2d(**cfg):
     net.class_embedding = nn.Embedding(10, net.time_embedding.linear_2.out_features)
     return Diffusers(net).to(memory_format=torch.channels_last)
 
+class DenoisingDiffusion(nn.Module):
+    "The class-conditional network of denoising-diffusion-pytorch, called as ours are"
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, t, c): return self.net(x, 1000*t, c, cond_drop_prob=0.)
+
+def ddp(nfs, color_channels, **_):
+    "Two blocks a level and linear attention at each, as it comes: it offers no choice of either"
+    from denoising_diffusion_pytorch.classifier_free_guidance import Unet
+    net = Unet(nfs[0], 10, dim_mults=[n//nfs[0] for n in nfs], channels=color_channels)
+    return DenoisingDiffusion(net).to(memory_format=torch.channels_last)
+
 def ours(**cfg): return ConditionalTAUnet(10, **cfg, p_uncond=0.)
 def baseline(**cfg): return Baseline(**cfg, n_classes=10)
 
 SIZES = dict(   # the channels, those with which ours has the baseline's operations, blocks, heads
     tiny=((8,16,24), (12,28), (2,1,1,1), (0,2,2,2)),
+    small=((16,32,64), (28,56), (1,1,1,1), (0,4,4,4)),
     half=((16,32,64,96), (28,48,96), (3,2,1,1,1), (0,4,4,4,4)),
     full=((32,64,128,256,384), (48,128,192,384), (3,2,1,1,1,1), (0,8,8,8,8,8)))
 CONTESTANTS = {'ours': (ours, 0), 'ours, their widths': (ours, 1), 'baseline': (baseline, 0),
-               'UNet2DModel': (unet2d, 0)}                          # and which list of channels
+               'UNet2DModel': (unet2d, 0),
+               'denoising-diffusion-pytorch': (ddp, 0)}             # and which list of channels
 
 def build(name, size):
     "The network of a contestant, conditioned on the ten classes of Fashion-MNIST"
@@ -195,7 +252,7 @@ def chained(dl):
     while True: yield from dl
 
 def run(name, size, images, n_valid, pool, bs, lr, seed, target, pixels, ema, adam_eps, opt,
-        precision, compile, device, data):
+        precision, samplers, n_samples, compile, device, data, schedule='cosine'):
     "Train a contestant on `images` images; what came out"
     steps = images//bs
     torch.manual_seed(seed)
@@ -203,32 +260,40 @@ def run(name, size, images, n_valid, pool, bs, lr, seed, target, pixels, ema, ad
     dls = fashion_on(device, bs=bs, path=data, value_range=(-pixels, pixels),
                      n_train=min(images, pool), n_valid=n_valid)
     loop = Loop(model, steps, lr, target, ema or None, adam_eps, opt, True, precision,
-                'default' if compile else None)
+                'default' if compile else None, schedule)
     torch.manual_seed(1000 + seed)              # the same batches and the same noise for everybody
     batches = islice(chained(dls.train), steps)
     losses,secs = seconds(lambda: loop.train(batches).tolist(), device)
     last = loop.validate(dls.valid, pixels)[1]
     with loop.averaged(): averaged = loop.validate(dls.valid, pixels)[1]
-    return dict(eps_loss=averaged, eps_loss_last=last, seconds=secs,
+    made = judged(loop, samplers, n_samples, pixels, data) if samplers else {}
+    return dict(eps_loss=averaged, eps_loss_last=last, seconds=secs, samples=made,
                 losses=[round(o, 4) for o in losses])
 
 def records(out): return [json.loads(l) for l in Path(out).read_text().splitlines()]
 
 # --- the tables
 
-def spread(xs):
+def spread(xs, fmt='.4f'):
     "Mean and standard deviation"
-    return f'{mean(xs):.4f}' + (f' ± {stdev(xs):.4f}' if len(xs) > 1 else '')
+    return f'{mean(xs):{fmt}}' + (f' ± {stdev(xs):{fmt}}' if len(xs) > 1 else '')
 
 HEAD = ['model', 'images', 'lr', 'parameters, M', 'GFLOP an image', 'training, TFLOP',
-        'eps_loss, averages', 'eps_loss, last weights', 'runs', 'seconds']
+        'eps_loss, averages', 'eps_loss, last weights', 'FID', 'class consistency', 'runs',
+        'seconds']
+
+def samples_of(ds, i, fmt):
+    "FID (0) or class consistency (1) of each sampler, mean and standard deviation over the runs"
+    return '; '.join(f'{k}: {spread([d["samples"][k][i] for d in ds], fmt)}'
+                     for k in ds[0].get('samples', {}))
 
 def row(ds):
     "A line of the table: the runs `ds`, which differ in their seeds alone"
     d = ds[0]
     return [d['name'], d['images'], f"{d['lr']:g}", f"{d['parameters']/1e6:.2f}",
             f"{d['flops']/1e9:.3g}", f"{3*d['flops']*d['images']/1e12:.3g}",
-            spread([o['eps_loss'] for o in ds]), spread([o['eps_loss_last'] for o in ds]), len(ds),
+            spread([o['eps_loss'] for o in ds]), spread([o['eps_loss_last'] for o in ds]),
+            samples_of(ds, 0, '.2f'), samples_of(ds, 1, '.3f'), len(ds),
             f"{mean(o['seconds'] for o in ds):.0f}"]
 
 def score(ds):
@@ -244,7 +309,7 @@ def print_table(out):
     "For each setting in the file: every contestant at its best rate, then all rates"
     settings = {}
     for d in records(out):
-        rows = settings.setdefault(', '.join(f'{k} {d[k]}' for k in SETTING), {})
+        rows = settings.setdefault(', '.join(f'{k} {d[k]}' for k in SETTING if d.get(k)), {})
         rows.setdefault((d['images'], d['name'], d['lr']), []).append(d)
     for name,rows in settings.items():
         best = {}
@@ -253,7 +318,7 @@ def print_table(out):
         print(f'{name}\n\nEach at its best rate:\n\n{markdown(map(row, best.values()))}\n')
         print(f'All rates:\n\n{markdown(row(ds) for _,ds in sorted(rows.items()))}\n')
 
-SETTING = 'size bs target pixels ema opt adam_eps precision n_valid pool'.split()
+SETTING = 'size bs target pixels ema opt adam_eps precision n_valid pool samplers n_samples'.split()
 
 @call_parse
 def main(
@@ -274,6 +339,8 @@ def main(
     adam_eps:float=1e-8, # AdamW's
     opt:str='adamw', # Everybody's optimiser, 'adamw' or 'muon'
     bf16:bool=False, # Forward pass in bfloat16
+    samplers:str='', # Also score samples by these: 'dpm_solver 10, ddim 50'
+    n_samples:int=1000, # So many by each
     compile:bool=False, # `torch.compile` the networks
     device:str='cpu', # 'cuda' or 'cpu'
     small:bool=False, # The tiny networks on a few images, to see that everything runs
@@ -281,7 +348,7 @@ def main(
 ):
     "Train each contestant at each rate and seed, and append what came out to a file"
     if table: return print_table(out)
-    if small: size,n,n_valid,pool,bs = 'tiny',16,8,32,8
+    if small: size,n,n_valid,pool,bs,n_samples = 'tiny',16,8,32,8,10
     names = contestants.split(';')
     for k,v,known in (('contestants', names, CONTESTANTS), ('size', [size], SIZES),
                       ('target', [target], ('v', 'eps')), ('opt', [opt], ('adamw', 'muon')),
@@ -289,7 +356,8 @@ def main(
         if wrong := set(v) - set(known):
             sys.exit(f"{k} must be among {'; '.join(known)}, got {'; '.join(sorted(wrong))}")
     setting = dict(size=size, bs=bs, target=target, pixels=pixels, ema=ema, adam_eps=adam_eps,
-                   opt=opt, precision='bf16' if bf16 else 'fp32', n_valid=n_valid, pool=pool)
+                   opt=opt, precision='bf16' if bf16 else 'fp32', n_valid=n_valid, pool=pool,
+                   samplers=samplers, n_samples=n_samples if samplers else 0)
     base = flops(build('baseline', size))
     for name in names:
         model = build(name, size)
@@ -305,4 +373,4 @@ def main(
                 with open(out, 'a') as f: f.write(json.dumps(d) + '\n')
                 print(f'{name:18} {d["images"]} images, rate {lr:g}, seed {seed}: eps_loss '
                       f'{d["eps_loss"]:.4f}, with the last weights {d["eps_loss_last"]:.4f}, '
-                      f'{d["seconds"]:.0f} s', flush=True)
+                      f'{d["seconds"]:.0f} s {samples_of([d], 0, ".2f")}', flush=True)

@@ -14,7 +14,7 @@ from statistics import median
 from fastcore.script import call_parse
 from safetensors.torch import save_file
 from baseline import RECIPE, Baseline, renoise
-from equal import Loop, fashion_on, seconds
+from equal import Loop, fashion_on, judged, seconds
 from unet_attention.images import show_images
 from unet_attention.sampling import ddpm
 from unet_attention.saving import save_unet
@@ -127,18 +127,21 @@ def train_epoch(loop, dls, s):
                              eps_loss=eps_loss, train_seconds=secs, images_s=n*dls.train.bs/secs,
                              device=device))
 
-def scores(loop, dls, s, images, steps_s):
-    "What a finished run is judged by; FID of `images` belongs here once the library computes it"
+def scores(loop, dls, s, steps_s, samplers, n_samples, data):
+    "What a finished run is judged by"
+    pixels = s['settings']['value_range'][1]
     with loop.averaged():
         valid_loss,eps_loss = loop.validate(dls.valid)
-        at_1 = loop.validate(dls.valid, r=s['settings']['value_range'][1])[1]
+        at_1 = loop.validate(dls.valid, r=pixels)[1]
+    with loop.amp(): made = judged(loop, samplers, n_samples, pixels, data)
     return dict(valid_loss=valid_loss, eps_loss=eps_loss, eps_loss_at_1=at_1,
-                sampling_steps_s=steps_s,
+                sampling_steps_s=steps_s, fid={k: v[0] for k,v in made.items()},
+                class_consistency={k: v[1] for k,v in made.items()}, n_samples=n_samples,
                 epoch_seconds=median(h['train_seconds'] for h in s['history']),
                 train_images_s=median(h['images_s'] for h in s['history']))
 
 def run(kind, conditions, cfg, out, clock, data, lr, bs, epochs, n_train, n_valid, device,
-        precision, mode, sample_steps, seed):
+        precision, mode, sample_steps, samplers, n_samples, seed):
     "Train, sample and write to the folder `out`, from where it stands"
     cond,lr = CONDITIONS[conditions],lr or KINDS[kind]
     settings = dict(kind=kind, conditions=conditions, **cond, lr=lr, bs=bs, epochs=epochs,
@@ -167,10 +170,11 @@ def run(kind, conditions, cfg, out, clock, data, lr, bs, epochs, n_train, n_vali
             else:
                 images(loop.net, 2)                              # compiles, and warms up
                 x,secs = seconds(lambda: images(loop.net, sample_steps), device)
-                s['scores'] = scores(loop, dls, s, x, sample_steps/secs)
+                s['scores'] = scores(loop, dls, s, sample_steps/secs, samplers, n_samples, data)
             write(out, s, loop, x, dls.train.dataset.vocab if loop.labels else None)
         facts = s['scores'] or s['history'][-1]
-        print(f'{out}:', *(f'{k} {v:.4g}' for k,v in facts.items() if k != 'device'), flush=True)
+        numbers = (f'{k} {v:.4g}' for k,v in facts.items() if isinstance(v, (int, float)))
+        print(f'{out}:', *numbers, *(f'{k} {facts[k]}' for k in ('fid',) if k in facts), flush=True)
 
 def check(device, precision, **lists):
     "Stop at wrong arguments before anything long begins"
@@ -197,6 +201,8 @@ def main(
     n_train:int=None, # For a rehearsal: so many training images
     minutes:float=None, # Stop in time; the same command goes on
     sample_steps:int=100, # Network evaluations in the final sampling
+    samplers:str='dpm_solver 20, ddim 50, ddpm 100', # Each scored by FID and class consistency
+    n_samples:int=1000, # So many by each
     seed:int=42, # Of the weights and the noise
     small:bool=False # A tiny configuration, to see that everything runs
 ):
@@ -204,11 +210,12 @@ def main(
     broken = 0
     check(device, precision, conditions=conditions, kinds=kinds)
     cfg,n_valid,clock = (SMALL,bs,Clock(minutes)) if small else (FASHION,None,Clock(minutes))
+    if small: n_samples = min(n_samples, 10)
     if nfs: cfg = dict(cfg, nfs=tuple(map(int, nfs.split(','))))
     mode = 'reduce-overhead' if graphs else 'default' if compile else None
     for c in conditions.split(','):
         for k in kinds.split(','):
             try: run(k, c, cfg, Path(out)/f'{c}-{k}', clock, data, lr, bs, epochs, n_train, n_valid,
-                     device, precision, mode, sample_steps, seed)
+                     device, precision, mode, sample_steps, samplers, n_samples, seed)
             except FloatingPointError as e: broken = print(f'{out}/{c}-{k}: {e}') or 1
     if broken: sys.exit(1)

@@ -94,7 +94,11 @@ def test_full_scale(fashion, conditions, target, value_range):
         d = out/f'{conditions}-{k}'
         t = json.loads((d/'timing.json').read_text())
         assert [t[o] for o in ('steps', 'epochs_done', 'target')] == [4, 2, target]
-        assert t['value_range'] == list(value_range)
+        assert t['value_range'] == list(value_range) and t['n_samples'] == 10
+        assert list(t['fid']) == ['dpm_solver 20', 'ddim 50', 'ddpm 100']
+        assert all(o > 1 for o in t['fid'].values())               # of networks that learned nothing
+        right = t['class_consistency'].values()
+        assert all(o is None if k == 'unconditional' else 0 <= o <= 1 for o in right)
         assert all(t[o] > 0 for o in ('valid_loss', 'eps_loss', 'eps_loss_at_1', 'sampling_steps_s',
                                       'epoch_seconds', 'train_images_s')), t
         assert len(table(d)) == 1 + 2 and float(table(d)[2][2]) == t['valid_loss']
@@ -286,13 +290,58 @@ def test_equal(fashion, capsys):
     equal.main(table=True, out=out)
     rows = cells(capsys.readouterr().out)
     best,rest = rows[:5],rows[5:]
-    assert all(r[0] == equal.HEAD for r in (best, rest)) and {len(r) for r in rows} == {10}
+    assert all(r[0] == equal.HEAD for r in (best, rest)) and {len(r) for r in rows} == {12}
     assert [r[:3] for r in rest[2:]] == [
         *([n, '16', lr] for n in sorted(names) for lr in ('0.001', '0.01')),
         ['ours', str(new['images']), '0.001']]
     v = [d['eps_loss'] for d in ds[4:6]]
-    assert rest[2][6] == f'{np.mean(v):.4f} ± {np.std(v, ddof=1):.4f}' and rest[2][8] == '2'
+    assert rest[2][6] == f'{np.mean(v):.4f} ± {np.std(v, ddof=1):.4f}' and rest[2][10] == '2'
     assert best[2] == min(rest[2:4], key=lambda r: min(r[6:8])) and '±' not in rest[-1][6]
+
+def test_equal_samples(fashion, capsys):
+    "With `--samplers` a run is judged by its samples, too, from averaged weights in its own range"
+    kwargs = dict(small=True, data=fashion, lrs='1e-3', seeds='0,1', contestants='ours')
+    for pixels in (1., .5):
+        equal.main(out=fashion/'e.jsonl', samplers='ddim 2, dpm_solver 3', pixels=pixels, **kwargs)
+    ds = equal.records(fashion/'e.jsonl')
+    assert [list(d['samples']) for d in ds] == [['ddim 2', 'dpm_solver 3']]*4
+    fids = [f for d in ds for f,_ in d['samples'].values()]
+    assert len(set(fids)) == 8 and all(1 < f < 500 for f in fids)
+    assert all(0 <= c <= 1 for d in ds for _,c in d['samples'].values())
+    capsys.readouterr()
+    equal.main(table=True, out=fashion/'e.jsonl')
+    out = capsys.readouterr().out
+    assert out.count('ddim 2: ') == 2*2*2 and 'samplers ddim 2, dpm_solver 3' in out
+    f,c = equal.fid_and_consistency(*equal.reference(fashion).reference(10, torch.arange(10)),
+                                    fashion)
+    assert equal.floor(10, fashion) == (f, c)
+
+def test_times_of():
+    "The times of another schedule, or of other pixels, at the same ratios of signal to noise"
+    t = torch.linspace(.05, .95, 10)
+    for schedule in ('cosine', 'linear', 'flow'):
+        for r in (1., .5):
+            p = equal.Process('v', schedule)
+            u = equal.times_of(t, p, r)
+            want = equal.Process().logsnr(t)
+            assert torch.allclose(p.logsnr(u) + 2*math.log(r), want, atol=1e-3)
+
+def test_formulations(fashion, capsys):
+    "Each combination trains, samples and is a line of the table; none is repeated"
+    import formulations
+    kwargs = dict(small=True, data=fashion, out=fashion/'f.jsonl', samplers='ddim 2', seeds='0')
+    formulations.main(**kwargs)
+    ds = equal.records(fashion/'f.jsonl')
+    assert [(d['target'], d['schedule']) for d in ds] == formulations.PLAN
+    assert len({d['eps_loss'] for d in ds}) == len(ds)
+    formulations.main(**kwargs)
+    assert len(equal.records(fashion/'f.jsonl')) == len(ds)
+    capsys.readouterr()
+    formulations.main(table=True, out=fashion/'f.jsonl')
+    rows = cells(capsys.readouterr().out)
+    assert rows[0][3] == 'FID, ddim 2' and [tuple(r[:2]) for r in rows[2:]] == formulations.PLAN
+    assert rows[2][2] == f"{ds[0]['eps_loss']:.4f}"
+    with pytest.raises(SystemExit, match='only must be among'): formulations.main(only='v none')
 
 def test_equal_refuses():
     for args,says in ((dict(contestants='ours;theirs'), 'contestants must be among ours'),
@@ -300,10 +349,12 @@ def test_equal_refuses():
                       (dict(size='big'), 'size must be among')):
         with pytest.raises(SystemExit, match=says): equal.main(**args)
 
-@needs_diffusers
-def test_equal_unet2d():
-    "diffusers' network takes the class and the time"
-    model = equal.build('UNet2DModel', 'tiny').eval()
+@pytest.mark.parametrize('name,module', [
+    ('UNet2DModel', 'diffusers'), ('denoising-diffusion-pytorch', 'denoising_diffusion_pytorch')])
+def test_equal_peers(name, module):
+    "The networks of other libraries take the class and the time"
+    pytest.importorskip(module, reason="pip install -e '.[bench]'")
+    model = equal.build(name, 'tiny').eval()
     x,t,c = torch.randn(2, 1, 32, 32),torch.rand(2),torch.tensor([1,2])
     y = model(x, t, c)
     assert y.shape == x.shape

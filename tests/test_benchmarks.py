@@ -343,6 +343,32 @@ def test_formulations(fashion, capsys):
     assert rows[2][2] == f"{ds[0]['eps_loss']:.4f}"
     with pytest.raises(SystemExit, match='only must be among'): formulations.main(only='v none')
 
+def test_agree(tmp_path, capsys):
+    "The reader tells pairs that agree from pairs that do not; one run, and its lines of the table"
+    import agree
+    x,c = agree.pairs(300, torch.Generator().manual_seed(0))
+    assert x.shape == (300, 3, 64, 64) and x.min() == -1 and x.max() == 1
+    mixed = torch.cat([x[..., :32], x.roll(1, 0)[..., 32:]], -1)
+    empty = torch.cat([x[..., :32], 0*x[..., 32:] - 1], -1)
+    for gap in agree.GAPS:
+        assert set(agree.agreement(x, c)[gap].values()) == {1.}
+        assert agree.agreement(x + .1*torch.randn_like(x), c)[gap]['height'] == 1
+        res = agree.agreement(mixed, c)[gap]
+        assert res['two'] == 1 and res['colour'] < .35 and res['height'] < .25
+        assert agree.agreement(empty, c)[gap]['two'] == 0
+    far = {k: agree.reach(agree.build(k)) for k in agree.NETS}
+    assert far['none, pixel norm'] < max(agree.GAPS) and sorted(far.values())[1] == 63
+    kwargs = dict(out=tmp_path/'a.jsonl', n=8, bs=4, n_samples=6, seeds='0')
+    agree.main(only='none;middle, pixel norm', **kwargs)
+    agree.main(only='none', **kwargs)
+    assert [d['name'] for d in equal.records(tmp_path/'a.jsonl')] == ['none', 'middle, pixel norm']
+    capsys.readouterr()
+    agree.main(table=True, out=tmp_path/'a.jsonl')
+    rows = cells(capsys.readouterr().out)
+    assert rows[0] == agree.HEAD and [r[:2] for r in rows[2:]] == [
+        [n, str(g)] for n in ('none', 'middle, pixel norm') for g in agree.GAPS]
+    with pytest.raises(SystemExit, match='only must be among'): agree.main(only='all')
+
 def test_equal_refuses():
     for args,says in ((dict(contestants='ours;theirs'), 'contestants must be among ours'),
                       (dict(equal='hours'), 'equal must be among'),

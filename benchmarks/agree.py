@@ -1,0 +1,142 @@
+"""Two discs far apart that must agree, in colour and in height: which network gets it right?
+
+    python benchmarks/agree.py --out agree.jsonl
+    python benchmarks/agree.py --table --out agree.jsonl
+
+README.md beside this file says what is compared and how."""
+import json, sys, torch
+from pathlib import Path
+from fastcore.script import call_parse
+from torch import Tensor, nn
+import equal
+from unet_attention.sampling import generate
+from unet_attention.unet import ConditionalTAUnet
+
+SIDE,RADIUS = 64,5
+GAPS = 16,32,48                                     # pixels from centre to centre: the three classes
+HUES = torch.tensor([[1,-1,-1], [-1,1,-1], [-1,-1,1], [1,1,-1], [1,-1,1], [-1,1,1]]).float()
+
+# --- the images, and their reader
+
+def discs(y, x, hue): # each (n,) -> (n, 3, SIDE, SIDE)
+    "A soft disc on black in each image"
+    p = torch.arange(SIDE) + .5
+    r = ((p[:, None] - y[:, None, None])**2 + (p - x[:, None, None])**2).sqrt()
+    inside = (RADIUS + .5 - r).clamp(0, 1)[:, None]                             # (n, 1, h, w)
+    return inside*(HUES[hue][..., None, None] + 1)
+
+def pairs(n, g, c=None):
+    "`n` images of two discs at one height and of one colour; `c` says how far apart"
+    if c is None: c = torch.randint(0, len(GAPS), (n,), generator=g)
+    y = 8 + (SIDE - 16)*torch.rand(n, generator=g)
+    hue = torch.randint(0, len(HUES), (n,), generator=g)
+    d = torch.tensor(GAPS)[c]/2
+    return (discs(y, SIDE/2 - d, hue) + discs(y, SIDE/2 + d, hue)).clamp(0, 2) - 1, c
+
+def read(x): # (n, 3, SIDE, SIDE) in [-1, 1]
+    "Of each half: is there one disc's worth of light, at what height, of which colour?"
+    res = []
+    for half in x.split(SIDE//2, -1):
+        light = ((half + 1)/2).amax(1).clamp(0, 1)                              # (n, h, w/2)
+        light = light*(light > .3)
+        area = light.sum((1,2))
+        y = (light.sum(2)*(torch.arange(SIDE) + .5)).sum(1)/area.clamp(min=1)
+        colour = (half*light[:, None]).sum((2,3))/area.clamp(min=1)[:, None]    # (n, 3)
+        right = 3.14159*RADIUS**2
+        there = (area > .6*right) & (area < 1.6*right)
+        res.append((there, y, torch.cdist(colour, HUES).argmin(1)))
+    return res
+
+def agreement(x, c):
+    "For each gap: the share with two discs, and of those the shares of one colour, of one height"
+    (a,y_a,h_a),(b,y_b,h_b) = read(x)
+    two,height,colour = a & b,(y_a - y_b).abs() < 2,h_a == h_b
+    def share(what, of): return (what & of).sum().item()/max(1, of.sum().item())
+    return {gap: dict(two=share(two, c == i), colour=share(colour, two & (c == i)),
+                      height=share(height, two & (c == i))) for i,gap in enumerate(GAPS)}
+
+# --- the networks
+
+class PixelNorm(nn.GroupNorm):
+    "The same, but of each pixel's channels alone, so that it knows nothing of the other pixels"
+    def forward(self, x:Tensor) -> Tensor:
+        b,c,h,w = x.shape
+        each = super().forward(x.permute(0, 2, 3, 1).reshape(-1, c))            # (b*h*w, c)
+        return each.view(b, h, w, c).permute(0, 3, 1, 2)
+
+def local(model):
+    for m in model.modules():
+        if isinstance(m, nn.GroupNorm): m.__class__ = PixelNorm
+    return model
+
+HEADS = {'none': (0,0,0,0), 'middle': (0,0,0,4), '16x16 and middle': (0,0,4,4)}
+NETS = {f'{k}{", pixel norm" if f else ""}': (h, f) for f in (None, local)
+        for k,h in HEADS.items()}
+
+def build(name, nfs=(16,32,64)):
+    heads,change = NETS[name]
+    model = ConditionalTAUnet(len(GAPS), nfs, heads, (1,)*4, color_channels=3, p_uncond=0.)
+    return change(model) if change else model
+
+def reach(model):
+    "How far to the right a pixel of the left edge sees, in pixels, by the gradient of its value"
+    torch.manual_seed(0)
+    for p in model.parameters():
+        if not p.any(): nn.init.normal_(p, std=.02)
+    x = torch.randn(1, 3, SIDE, SIDE, requires_grad=True)
+    model(x, torch.tensor([.5]), torch.tensor([0]))[0, :, SIDE//2, 0].sum().backward()
+    seen = x.grad[0].abs().sum(0).max(0).values > 0                             # (w,)
+    return seen.nonzero().max().item()
+
+# --- a run
+
+def run(name, seed, images, bs, lr, n_samples, device):
+    torch.manual_seed(seed)
+    loop = equal.Loop(build(name).to(device), images//bs, lr, opt='muon')
+    g = torch.Generator().manual_seed(1000 + seed)
+    batches = (tuple(o.to(device) for o in pairs(bs, g)) for _ in range(images//bs))
+    losses,secs = equal.seconds(lambda: loop.train(batches).tolist(), device)
+    c = torch.arange(n_samples) % len(GAPS)
+    with loop.averaged():
+        x = generate(loop.model, n_samples, (3,SIDE,SIDE), c=c, bs=25, seed=seed, clip=1.,
+                     device=device, progress=False)
+    return dict(agreement=agreement(x/127.5 - 1, c), seconds=secs,
+                losses=[round(o, 4) for o in losses]), x
+
+HEAD = ['attention', 'gap', 'two discs', 'one colour', 'one height', 'seeds']
+
+def print_table(out):
+    rows = {}
+    for d in equal.records(out): rows.setdefault(d['name'], []).append(d)
+    lines = [HEAD, ['---', *['---:']*5]]
+    for name,ds in rows.items():
+        for gap in map(str, GAPS):
+            each = [equal.spread([d['agreement'][gap][k] for d in ds], '.2f')
+                    for k in ('two', 'colour', 'height')]
+            lines.append([name, gap, *each, len(ds)])
+    print('\n'.join('| ' + ' | '.join(map(str, l)) + ' |' for l in lines))
+
+@call_parse
+def main(
+    out:str='agree.jsonl', # A line a run; runs that it holds are not repeated
+    only:str=None, # Names of networks, with ';' between them; all of them if not given
+    seeds:str='0,1,2', # Of the weights, the images and the noise
+    n:int=4800, # Training images
+    bs:int=16, # Images in a batch
+    lr:float=5e-3, # Highest rate of the cycle, of Muon
+    n_samples:int=300, # Samples, a third for each gap
+    device:str='cpu', # 'cuda' or 'cpu'
+    table:bool=False # Print the table of `out` and do nothing else
+):
+    "Train each network on the pairs and count the samples that agree"
+    if table: return print_table(out)
+    names = only.split(';') if only else list(NETS)
+    if wrong := set(names) - set(NETS): sys.exit(f'only must be among {list(NETS)}, got {wrong}')
+    for seed in map(int, seeds.split(',')):
+        for name in names:
+            d = dict(name=name, seed=seed, images=n, bs=bs, lr=lr, n_samples=n_samples)
+            done = equal.records(out) if Path(out).exists() else []
+            if any(d.items() <= o.items() for o in done): continue
+            d |= run(name, seed, n, bs, lr, n_samples, device)[0]
+            with open(out, 'a') as f: f.write(json.dumps(d) + '\n')
+            print(f'{name:26} seed {seed}: {d["agreement"]}, {d["seconds"]:.0f} s', flush=True)

@@ -109,7 +109,7 @@ saving = [
     (lambda: save_unet(TAUnet(**small), 'no', best={1, 2}), T, 'best must consist of JSON types'),
     (lambda: model_card('no'), FileNotFoundError, 'folder must hold a model: no/config.json'),
     (lambda: model_card('no', scores={'fid': 12.5}), V, 'scores must be what ImageEval gives'),
-    (lambda: model_card(kept(), history=__file__), V, 'must be a table of History, got ['),
+    (lambda: model_card(kept(), history=__file__), V, 'must be a table of History, got '),
     (lambda: UNet.from_pretrained(kept()), V, "must be a UNet, got 'TAUnet'"),
     (lambda: TAUnet(**small).save_pretrained('no', extra=dict(best={1})), T, 'best must consist'),
     (lambda: TAUnet.from_pretrained('no/model', local_files_only=True), ConnectionError,

@@ -209,6 +209,12 @@ def test_signatures():
         assert names <= set(mine) or k == 'push_to_hub'            # which hands the rest to theirs
         assert next(o for o in theirs if o != 'self') == next(o for o in mine if o != 'self')
 
+def test_help():
+    "What `help` shows explains the arguments, though the methods stand apart from their classes"
+    for cls in (UNet, TAUnet):
+        assert 'revision: Branch, tag or commit' in inspect.getdoc(cls.from_pretrained)
+        assert 'repo_id: ' in inspect.getdoc(cls.push_to_hub)
+
 # ---- the card ------------------------------------------------------------------------------------
 def card(file):
     "Metadata and text of a model card"

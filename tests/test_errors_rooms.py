@@ -1,14 +1,14 @@
 """Wrong arguments to captions, anatomy and saving: each row is a call, the error, and what it says.
 
 A notebook shows one such case for each public function; the others are here, by module."""
-import re
+import re, tempfile
 import matplotlib.pyplot as plt
 import pytest, torch
 from torch import nn
 from unet_attention.anatomy import attention_maps, draw_unet, trace_features
 from unet_attention.captions import (
     caption_of, captioned_shapes, get_caption_dls, score_captions, tokenize)
-from unet_attention.saving import save_unet
+from unet_attention.saving import load_unet, model_card, save_unet
 from unet_attention.shapes import COLOURS, SHAPES
 from unet_attention.unet import ConditionalTAUnet, ContextTAUnet, TAUnet, UNet
 
@@ -99,12 +99,22 @@ small = dict(nfs=(8,), attention_heads=(0,), n_blocks=(1,))
 altered = TAUnet(**small)
 altered.out = nn.Identity()
 
+def kept(): return save_unet(TAUnet(**small), tempfile.mkdtemp())
+
 saving = [
     (lambda: save_unet(nn.Linear(2, 2), 'no'), T, 'model must be one of UNet, TAUnet, Conditional'),
     (lambda: save_unet(ConditionalTAUnet(nn.Linear(2, 32), **small), 'no'),
      T, 'model.config must consist of JSON types'),
     (lambda: save_unet(altered, 'no'), V, 'model must have the parts that its config describes'),
     (lambda: save_unet(TAUnet(**small), 'no', best={1, 2}), T, 'best must consist of JSON types'),
+    (lambda: model_card('no'), FileNotFoundError, 'folder must hold a model: no/config.json'),
+    (lambda: model_card('no', scores={'fid': 12.5}), V, 'scores must be what ImageEval gives'),
+    (lambda: model_card(kept(), history=__file__), V, 'must be a table of History, got '),
+    (lambda: UNet.from_pretrained(kept()), V, "must be a UNet, got 'TAUnet'"),
+    (lambda: TAUnet(**small).save_pretrained('no', extra=dict(best={1})), T, 'best must consist'),
+    (lambda: TAUnet.from_pretrained('no/model', local_files_only=True), ConnectionError,
+     "model on the hub, got 'no/model': it is not in the cache, and the hub was not asked"),
+    (lambda: load_unet('a/..'), V, "must be a folder here or a model on the hub, got 'a/..'"),
 ]
 
 rows = dict(captions=captions, anatomy=anatomy, saving=saving)

@@ -14,7 +14,13 @@ def test_howto_runs(name, tmp_path, monkeypatch):
     "The code of each how-to page runs from top to bottom, with a small model and one epoch"
     if name == 'diffusers':
         for o in ('diffusers', 'denoising_diffusion_pytorch'): pytest.importorskip(o)
+    if name == 'logging': pytest.importorskip('tensorboard')
     import matplotlib, torch
+    logged = []
+    wandb = types.SimpleNamespace(                       # a stand-in, which writes nothing
+        log=lambda d, **kw: logged.append(d), Image=lambda x: x.shape,
+        init=lambda **kw: types.SimpleNamespace(finish=lambda: logged.append('end')))
+    monkeypatch.setitem(sys.modules, 'wandb', wandb)
     from fastai.callback.schedule import Learner         # this gives it `fit_one_cycle`
     from PIL import Image
     from unet_attention.saving import save_unet
@@ -36,6 +42,10 @@ def test_howto_runs(name, tmp_path, monkeypatch):
     page = types.ModuleType(f'page_{name}')              # so that its classes can be found again
     monkeypatch.setitem(sys.modules, page.__name__, page)
     for c in code: exec(compile(c, f'{name}.md', 'exec'), vars(page))
+    if name == 'logging':
+        losses,samples,end = logged
+        assert {'train_loss', 'valid_loss'} <= set(losses) and all(o > 0 for o in losses.values())
+        assert (*samples, end) == ('samples', 'end')
 
 def test_readme_runs(tmp_path, monkeypatch):
     "The ten lines of the README run as they stand, on a few images and for one epoch"

@@ -25,13 +25,16 @@ def _arguments(f):
     return '\n'.join(lines)
 
 def _explain(o, module):
-    "Give `o` such a docstring if it is a function or a class of `module`, and so its methods"
-    if not (inspect.isfunction(o) or inspect.isclass(o)) or o.__module__ != module: return
-    if o.__doc__:
+    "Give `o` such a docstring if it is of `module`, and so the methods that `module` gives a class"
+    o = getattr(o, '__func__', o)                              # of a class method
+    if not (inspect.isfunction(o) or inspect.isclass(o)): return
+    own = o.__module__ == module
+    if own and o.__doc__:
         o.__doc__ = Doc(o.__doc__)
         o.__doc__.of = o
-    if inspect.isclass(o):
-        for m in [*vars(o).values()]: _explain(m, module)
+    if inspect.isclass(o) and o.__module__.startswith(f'{__package__}.'):
+        for m in [getattr(o, k, None) for k in [*vars(o)]]:
+            if own or not inspect.isclass(m): _explain(m, module)
 
 class Loader(SourceFileLoader):
     "Loads a module, then lets its docstrings name the arguments"

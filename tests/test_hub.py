@@ -145,11 +145,12 @@ def hub():
 @pytest.fixture
 def online(hub, tmp_path, monkeypatch):
     "This process is logged in there, with an empty cache"
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
     found = hub.url + '/{repo_id}/resolve/{revision}/{filename}'
     for k,v in dict(ENDPOINT=hub.url, HUGGINGFACE_CO_URL_TEMPLATE=found, HF_HUB_OFFLINE=False,
                     HF_HUB_DISABLE_XET=True, HF_HUB_CACHE=str(tmp_path/'hf')).items():
-        monkeypatch.setattr(constants, k, v)
+        monkeypatch.setattr(constants, k, v, raising=False)       # old versions know no Xet
+    monkeypatch.setattr(file_download, 'HUGGINGFACE_CO_URL_TEMPLATE', found, raising=False)
     monkeypatch.setenv('HF_TOKEN', TOKEN)
     monkeypatch.chdir(tmp_path)
     return hub
@@ -200,12 +201,13 @@ def test_each_network(make, tmp_path):
                                     'unconditional-image-generation')
 
 def test_signatures():
-    "What the mixin of huggingface_hub takes is taken here, by the same name; `config` is ours"
+    "What the mixin of huggingface_hub takes is taken here, but for what it gave up or is ours"
     from huggingface_hub import ModelHubMixin
     for k in ('save_pretrained', 'push_to_hub', 'from_pretrained'):
         theirs = inspect.signature(getattr(ModelHubMixin, k)).parameters
         mine = inspect.signature(getattr(TAUnet, k)).parameters
-        names = {o for o,p in theirs.items() if p.kind != p.VAR_KEYWORD} - {'config'}
+        names = {o for o,p in theirs.items() if p.kind != p.VAR_KEYWORD}
+        names -= {'config', 'resume_download', 'proxies'}          # the first is `model.config`
         assert names <= set(mine) or k == 'push_to_hub'            # which hands the rest to theirs
         assert next(o for o in theirs if o != 'self') == next(o for o in mine if o != 'self')
 
@@ -337,16 +339,14 @@ def test_revisions(there):
     said = error(ValueError, ConditionalTAUnet.from_pretrained, 'you/pets')
     assert said == "you/pets must be a ConditionalTAUnet, got 'TAUnet'"
 
-def test_from_the_cache(there, monkeypatch):
+def test_from_the_cache(there):
     "What was downloaded once is there when the hub is not"
-    from huggingface_hub import constants
     load_unet('you/pets')
     asked = len(there.asked)
     TAUnet.from_pretrained('you/pets', local_files_only=True)
     assert len(there.asked) == asked
-    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    there.down = True
     load_unet('you/pets')
-    assert len(there.asked) == asked
 
 def test_command(there, capsys):
     "`unet_attention_sample user/name` samples, by the names and the side in the config"
@@ -406,7 +406,8 @@ def test_no_answer(there, monkeypatch):
     assert not there.asked
     monkeypatch.setattr(constants, 'ENDPOINT', 'http://127.0.0.1:9')
     said = error(ConnectionError, f, 'you/cats')
-    assert 'refused' in said and said.count('you/cats') == 1
+    assert 'refused' in said or 'Max retries' in said
+    assert said.count("got 'you/cats'") == 1
 
 def test_not_uploaded(model, online, monkeypatch):
     "Without a token: one error. What cannot be saved makes nothing on the hub"

@@ -378,7 +378,7 @@ def push_to_hub(self:UNet|TAUnet,
         card = dict(repo_id=repo_id) | (model_card_kwargs or {})
         self.save_pretrained(tmp, extra=extra, model_card_kwargs=card)
         made = SimpleNamespace(save_pretrained=lambda to, **_: copytree(tmp, to))
-        try: return ModelHubMixin.push_to_hub(made, repo_id, **kwargs)
+        try: return ModelHubMixin.push_to_hub(made, repo_id, **kwargs).commit_url
         except (ValueError, TypeError): raise
         except Exception as e: raise ConnectionError(
             f'{repo_id!r} was not uploaded: {_why(e)}. It needs the hub, and a token that may '

@@ -45,6 +45,7 @@ def base(request):
 def page(base, browser): # noqa: F811
     "A page, what it asked for, and what went wrong"
     pg = browser.new_page(viewport=dict(width=1440, height=900))
+    pg.set_default_timeout(120_000)
     pg.asked,pg.wrong = [],[]
     pg.on('request', lambda r: pg.asked.append(r.url))
     pg.on('pageerror', lambda e: pg.wrong.append(str(e)))
@@ -132,7 +133,7 @@ def test_keyboard(base, page):
         fill(page, n_steps=100)
         page.keyboard.press('Enter')
         page.wait_for_function('([o, s]) => document.querySelector(o).textContent.startsWith(s)',
-                               arg=[f'{BOX} output', wait], timeout=120_000)
+                               arg=[f'{BOX} output', wait])
         assert button.text_content() == 'Stop'
         page.keyboard.press('Escape')
         assert (said(page), button.text_content()) == ('Stopped', 'Sample')

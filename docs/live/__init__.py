@@ -76,6 +76,7 @@ def pictures():
     kw = dict(n_steps=STEPS, c=c, x_T=x_T.expand(len(c), -1, -1, -1), progress=False)
     x = torch.cat([ddim(net, kw['x_T'].shape, guidance=g, **kw)[0] for g in SCALES])
     grey = ((x.clamp(-1, 1) + 1)*127.5).round().byte().numpy()
+    # the first of Fashion-MNIST's test images
     photo = np.frombuffer(b64decode((here/'photo.txt').read_text()), np.uint8).reshape(28, 28)
     return 'globalThis.LIVE = {};\n' + script(
         classes=classes, none=len(classes), scales=SCALES, seed=SEED, steps=STEPS,

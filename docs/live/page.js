@@ -88,9 +88,9 @@ const option = (o, i) => `<option value="${i}">${o}</option>`;
 const panels = {
   // A photograph at a time that the slider sets
   noise(panel, find) {
-    panel.innerHTML = `<p><b>Try it:</b> a photograph, the same noise, and their sum at any time,
-      in the cosine schedule.</p>
-      <form>${field('t', 'Time', 'range', 'value="0.5" min="0" max="1" step="0.01"')}</form>
+    panel.innerHTML = `<p><b>Try it:</b> a photograph of Fashion-MNIST, the same noise, and their
+      sum at any time, in the cosine schedule.</p>
+      ${field('t', 'Time', 'range', 'value="0.5" min="0" max="1" step="0.01"')}
       <div class="shown">${picture('x_0', 'photograph, x_0')}${picture('eps', 'noise, ε')}
       ${picture('x_t', 'x_t = α x_0 + σ ε')}</div><output></output>`;
     const eps = noise(LIVE.seed), range = find('input');
@@ -112,7 +112,7 @@ const panels = {
     const {classes, scales, steps} = LIVE, last = scales.length - 1;
     panel.innerHTML = `<p><b>Try it:</b> all ten classes of the network that comes with the package,
       from one noise in ${steps} steps of <code>ddim</code>.</p>
-      <form>${field('scale', 'Guidance scale', 'range', `value="3" min="0" max="${last}"`)}</form>
+      ${field('scale', 'Guidance scale', 'range', `value="3" min="0" max="${last}"`)}
       ${picture('classes', classes.join(', '))}<output></output>`;
     const range = find('input');
     range.oninput = () => {

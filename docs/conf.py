@@ -7,7 +7,7 @@ project,author,version = site.lib,site.cfg.author,site.cfg.version
 copyright = f'{author}, {site.cfg.license}'
 extensions = 'autodoc githubpages intersphinx mathjax viewcode'.split()
 extensions = [f'sphinx.ext.{o}' for o in extensions] + [
-    'myst_nb', 'sphinx_copybutton', 'sphinx_design', 'sphinxext.opengraph', 'site_ext']
+    'myst_nb', 'sphinx_copybutton', 'sphinx_design', 'sphinxext.opengraph', 'site_ext', 'live']
 nb_execution_mode,nb_merge_streams,nb_output_stderr = 'off',True,'remove'
 # nothing from elsewhere
 nb_ipywidgets_js,nb_mime_priority_overrides = {},[('html', 'text/plain', 200)]

@@ -52,7 +52,7 @@ site = Site(Path(__file__).resolve().parent.parent)
 # ---- what Sphinx reads --------------------------------------------------------------------------
 def stage(to):
     "Write all that Sphinx reads to the folder `to`"
-    skip = shutil.ignore_patterns('*.py', '__pycache__', '_static', '*.ipynb', '.*')
+    skip = shutil.ignore_patterns('*.py', '__pycache__', '_static', 'live', '*.ipynb', '.*')
     for src in ('docs', 'nbs'): shutil.copytree(site.root/src, to, ignore=skip, dirs_exist_ok=True)
     shutil.copytree(site.root/site.lib, to/site.lib)
     # what torch, fastai and fastcore document, and where

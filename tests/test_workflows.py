@@ -57,5 +57,5 @@ def test_workflows_run_what_runs_here():
     text = '\n'.join(f.read_text(encoding='utf-8') for f in flows)
     for cmd in set(re.findall(r'(?<![\w./-])((?:tools|\.ci)/\w+)', text)):
         assert os.access(root/cmd, os.X_OK), f'{cmd} is not a command'
-    for extra in set(re.findall(r"-e '\.\[(\w+)\]'", text)):
+    for extra in set(','.join(re.findall(r"-e '\.\[([\w,]+)\]'", text)).split(',')):
         assert cfg.get(f'{extra}_requirements'), f'settings.ini has no extra called {extra}'

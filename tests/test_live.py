@@ -2,6 +2,7 @@
 Skipped, and says so, without a browser, or where the site was built without the network."""
 import http.server, json, sys, threading
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pytest, torch
@@ -144,6 +145,44 @@ def test_keyboard(base, page):
     page.wait_for_timeout(1000)
     assert page.evaluate('painted') == painted and said(page).startswith('3 steps')
 
+def until(pg, text):
+    pg.wait_for_function('([o, s]) => document.querySelector(o).textContent.startsWith(s)',
+                         arg=[f'{BOX} output', text])
+
+def test_hasty(base, page):
+    "Stop works while a field is empty, a double click is one, and the wait is named again"
+    page.goto(f'{base}/index.html')
+    button = page.locator(f'{BOX} button')
+    fill(page, n_steps=100)
+    button.dblclick()
+    until(page, 'Loading')
+    button.click()
+    assert (said(page), button.text_content()) == ('Stopped', 'Sample')
+    button.click()
+    assert (said(page), button.text_content()) == ('Loading the network ...', 'Stop')
+    until(page, 'Sampling')
+    fill(page, n_steps='')
+    button.click()
+    assert (said(page), button.text_content()) == ('Stopped', 'Sample')
+    button.click()                                       # the browser asks for the field
+    assert said(page) == 'Stopped'
+
+def test_after_an_error(base, page):
+    "A step that fails is told, its worker ends, and the next try has another"
+    page.add_init_script("""{ const W = Worker; window.workers = 0;
+        window.Worker = class extends W {
+          constructor(o) { super(o); workers++; }
+          terminate() { workers--; super.terminate(); } } }""")
+    page.goto(f'{base}/index.html')
+    page.evaluate("""box => document.querySelector(box + ' select').append(
+        Object.assign(document.createElement('option'), {value: 77, textContent: '?'}))""", BOX)
+    fill(page, c=77, n_steps=1)
+    page.locator(f'{BOX} button').click()
+    until(page, 'This did not work')
+    assert page.evaluate('workers') == 0
+    assert sample(page, c=1).any() and page.evaluate('workers') == 1
+    assert said(page).startswith('1 step, ')
+
 def test_reduced_motion(base, page):
     "The last picture alone is shown"
     page.emulate_media(reduced_motion='reduce')
@@ -202,6 +241,12 @@ def test_without_the_network(base, page, monkeypatch, tmp_path, capsys):
     page.locator(f'{BOX} button').click()
     page.locator(f'{BOX} output', has_text='could not be loaded').wait_for()
     page.unroute('**/bundle.*')
+    cut = dict(body='LIVE.parts = {"ort', content_type='text/javascript')
+    page.route('**/bundle.*', lambda o: o.fulfill(**cut))
+    with page.expect_event('pageerror'): page.locator(f'{BOX} button').click()    # cut short
+    page.locator(f'{BOX} output', has_text='could not be loaded').wait_for()
+    assert 'Invalid' in page.wrong.pop()                 # what the browser says of the script
+    page.unroute('**/bundle.*')
     assert sample(page, n_steps=1).any()                 # a second try
     monkeypatch.setenv('PATH', str(tmp_path))
     live.write(SimpleNamespace(outdir=tmp_path))
@@ -212,6 +257,24 @@ def test_without_the_network(base, page, monkeypatch, tmp_path, capsys):
     for name,left in dict(index=0, **{'05_sampling': 1}).items():
         page.goto(f'{base}/{name}.html')
         assert page.locator('.live').count() == left
+
+def test_two_builds_at_once(monkeypatch, tmp_path):
+    "Neither takes a file away from the other"
+    monkeypatch.setattr(live, 'cache', tmp_path)
+    write = Path.write_text
+    def late(self, *args, **kwargs):
+        "The second build writes the same while the first has not put its file in place"
+        monkeypatch.setattr(Path, 'write_text', write)
+        write(self, *args, **kwargs)
+        assert len(list(tmp_path.glob('x.*.js'))) == 1          # of a third one
+        live.kept('x', lambda: 'same')
+    def make():
+        live.kept('x', lambda: 'same')
+        monkeypatch.setattr(Path, 'write_text', late)
+        return 'same'
+    (tmp_path/'x.old.js').write_text('old')
+    file = live.kept('x', make)
+    assert list(tmp_path.iterdir()) == [file] and file.read_text() == 'same'
 
 def test_versions_are_pinned():
     "One exact version, a digest for each package, and no host"

@@ -1,6 +1,6 @@
 """Sampling in the page: the network as ONNX with onnxruntime-web in one file that is loaded on a
 click, and pictures for the sliders. Both are made once, and kept in `cache` under their digest."""
-import gzip, hashlib, json, logging, math, shutil, subprocess, tempfile
+import gzip, hashlib, json, logging, math, secrets, shutil, subprocess, tempfile
 from base64 import b64decode, b64encode
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,8 +36,8 @@ def kept(name, make, *sources):
     if file.exists(): return file
     text = make()
     cache.mkdir(exist_ok=True)
-    for old in cache.glob(f'{name}.*.js'): old.unlink(missing_ok=True)
-    new = cache/f'{file.name}.new'
+    for old in {*cache.glob(f'{name}.*.js')} - {file}: old.unlink(missing_ok=True)
+    new = cache/f'{file.name}.{secrets.token_hex(4)}'      # another build may write it, too
     new.write_text(text, encoding='utf-8')
     return new.replace(file)
 

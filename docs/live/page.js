@@ -44,17 +44,18 @@ const guide = (ask, c, guidance) => async (x_t, t) => {
 };
 
 // ---- the network, in a worker that is started once ----------------------------------------------
-let network;
+let network, ready, worker;
+const drop = () => { worker?.terminate(); network = ready = worker = null; };
 const fetched = () => new Promise((done, fail) => {      // no fetch: a page from a file may not
-  const script = document.createElement('script');
-  Object.assign(script, {src: new URL(LIVE.bundle.file, here), onload: done,
-                         onerror: () => fail(Error('the network could not be loaded'))});
+  const script = document.createElement('script'), no = Error('the network could not be loaded');
+  Object.assign(script, {src: new URL(LIVE.bundle.file, here), onerror: () => fail(no),
+                         onload: () => LIVE.parts ? done() : fail(no)});   // cut short, say
   document.head.append(script);
 });
 async function start() {
   await fetched();
   const code = new Blob([LIVE.parts.worker], {type: 'text/javascript'});
-  const worker = new Worker(URL.createObjectURL(code));
+  worker = new Worker(URL.createObjectURL(code));
   const once = question => new Promise((done, fail) => {
     worker.onmessage = ({data}) => 'error' in data ? fail(Error(data.error)) : done(data.answer);
     worker.onerror = e => fail(Error(e.message || 'no worker can be started'));
@@ -154,8 +155,9 @@ const panels = {
       button.textContent = 'Stop';
       Object.assign(bar, {max: n_steps, value: 0});
       try {
-        if (!network) say('Loading the network ...');
+        if (!ready) say('Loading the network ...');
         const ask = await (network ??= start());
+        ready = true;
         if (run != mine) return;
         say('Sampling ...');
         const t = performance.now();
@@ -165,16 +167,26 @@ const panels = {
           if (!still()) show(done);
         }
         show(done);
-        say(`${n_steps} steps, ${((performance.now() - t)/1000).toFixed(1)} s`);
+        const took = ((performance.now() - t)/1000).toFixed(1);
+        say(`${n_steps} step${n_steps == 1 ? '' : 's'}, ${took} s`);
         panel.dispatchEvent(new CustomEvent('sampled', {detail: done.x_0}));
-      } catch (e) { network = null; say(`This did not work: ${e.message}`); }
+      } catch (e) {
+        if (run && run != mine) return;                  // a later one will meet it as well
+        drop();
+        if (run) say(`This did not work: ${e.message}`);
+      }
       if (run == mine) end();
     }
     const stop = () => { if (run) { say('Stopped'); end(); } };
     form.onsubmit = e => {
       e.preventDefault();
       const asked = [...new FormData(form)].map(([k, v]) => [k, +v]);
-      run ? stop() : sample(Object.fromEntries(asked));
+      sample(Object.fromEntries(asked));
+    };
+    // also while a field is empty; the second click of a double click does nothing
+    button.onclick = e => {
+      if (run || e.detail > 1) e.preventDefault();
+      if (e.detail < 2) stop();
     };
     addEventListener('keydown', e => e.key == 'Escape' && stop());
     form.elements.c.value = first;

@@ -401,6 +401,8 @@ def sample_model(
     model = load_unet(folder, _device())
     numbers = [str(i) for i in range(getattr(model.condition, 'n_classes', 0))]
     vocab,value_range = extra.get('classes') or numbers,extra.get('value_range', (-1., 1.))
+    must(isinstance(vocab, list), f'be a list in {folder}', classes=vocab)
+    vocab = [str(o) for o in vocab]                        # names, though they may be numbers
     picks = _classes(classes, vocab)
     x,frames = _generate(model, extra['sz'], n, steps, guidance, seed, picks, sampler)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -259,6 +259,43 @@ def test_a_card_that_is_there_stays(model, tmp_path):
     model.save_pretrained(tmp_path, model_card_kwargs=dict(license='mit'))
     assert card(tmp_path/CARD)[0]['license'] == 'mit'
 
+@pytest.mark.parametrize('given, row', [
+    (dict(classes=[0, 1, 2, 3]), '| classes | 0, 1, 2, 3 |'),
+    (dict(classes='four pets'), '| classes | four pets |'),
+    (dict(classes=None), '| classes | 4, unnamed |'),
+    (dict(note='x|y\nz <!-- <b>'), r'| note | x\|y z &lt;!-- &lt;b> |'),
+    ({'a|b\nc': 1}, r'| a\|b c | 1 |')])
+def test_odd_facts_on_a_card(model, tmp_path, given, row):
+    "Each stays one row of the table, and hides nothing below it"
+    text = card(model_card(save_unet(model, tmp_path, **given)))[1]
+    assert row in text.splitlines() and 'Not scored.' in text
+
+def test_a_card_stays_short(model, tmp_path):
+    save_unet(model, tmp_path, seen=list(range(100_000)))
+    assert len(model_card(tmp_path).read_text()) < 4000
+
+def test_odd_arguments_of_a_card(model, tmp_path):
+    "One tag, no tags, a table that ends in empty lines or is not there, a config of defaults"
+    save_unet(model, tmp_path, sz=None)
+    kept = card(model_card(tmp_path, tags=None))[0]['tags']
+    assert card(model_card(tmp_path, tags='pets'))[0]['tags'] == kept + ['pets']
+    (tmp_path/'history.csv').write_text('epoch,loss\n0,.5\n\n')
+    assert '| 0 | .5 |' in card(model_card(tmp_path))[1]
+    assert 'typo.csv' in error(FileNotFoundError, model_card, tmp_path, history='typo.csv')
+    d = json.loads((tmp_path/CONFIG).read_text())
+    del d['config']['target'], d['config']['schedule']
+    (tmp_path/CONFIG).write_text(json.dumps(d))
+    text = card(model_card(tmp_path))[1]
+    assert '`v`, schedule `cosine`' in text and '(3, SIDE, SIDE)' in text
+
+def test_the_name_on_a_card(model, tmp_path, monkeypatch):
+    "A folder's, whatever it is called and however it is given"
+    (tmp_path/"cat's").mkdir()
+    monkeypatch.chdir(tmp_path/"cat's")
+    model.save_pretrained('.')
+    text = Path(CARD).read_text()
+    assert "# cat's\n" in text and """load_unet("cat's")""" in text
+
 def test_the_code_on_the_card_runs(model, tmp_path, monkeypatch):
     import matplotlib
     matplotlib.use('Agg')
@@ -305,6 +342,26 @@ def test_push_again(model, online):
     assert not online.private
     assert alike(load_unet('me/pets'), model) and alike(load_unet('pets'), model)
 
+def test_the_name_that_the_hub_gives(model, online):
+    "A name without its user is one on the hub: the card loads the model by the whole of it"
+    assert '/me/pets/' in model.push_to_hub('pets', extra=extra)
+    text = online.commits['me/pets'][0][CARD].decode()
+    assert re.findall('load_unet.*', text) == ["load_unet('me/pets')"]
+    model.save_pretrained('dogs', push_to_hub=True)
+    text = online.commits['me/dogs'][0][CARD].decode()
+    assert re.findall('load_unet.*', text) == ["load_unet('me/dogs')"]
+    assert "load_unet('dogs')" in Path('dogs', CARD).read_text()
+
+def test_uploads_the_card_that_is_there(model, online):
+    "Of a folder that was described before, the card and the samples go up, and nothing else"
+    model.save_pretrained('pets', model_card_kwargs=dict(samples=torch.rand(4, 3, 8, 8)))
+    Path('pets', CARD).write_text("Mine: load_unet('pets')")
+    Path('pets', 'checkpoint.pt').write_text('x')
+    model.save_pretrained('pets', push_to_hub=True, repo_id='me/pets')
+    files, = online.commits['me/pets']
+    assert sorted(files) == [CARD, CONFIG, WEIGHTS, 'samples.png']
+    assert files[CARD] == b"Mine: load_unet('me/pets')"
+
 def test_endpoint(model, hub, tmp_path):
     "As users do it: another process, `HF_ENDPOINT` and `HF_TOKEN`"
     save_unet(model, tmp_path/'model', **extra)
@@ -339,6 +396,20 @@ def test_revisions(there):
     said = error(ValueError, ConditionalTAUnet.from_pretrained, 'you/pets')
     assert said == "you/pets must be a ConditionalTAUnet, got 'TAUnet'"
 
+def test_two_revisions(there):
+    "Said twice, it is refused; an empty one is none"
+    f = TAUnet.from_pretrained
+    said = error(ValueError, f, 'you/pets@v1', revision='main')
+    assert said == "revision must be left out beside 'you/pets@v1', got 'main'"
+    assert not there.asked
+    assert type(f('you/pets', revision='')) is TAUnet
+
+def test_no_place_for_downloads(there, tmp_path):
+    "The disk is to blame, not the hub"
+    (tmp_path/'file').write_text('x')
+    f = TAUnet.from_pretrained
+    assert 'file' in error(NotADirectoryError, f, 'you/pets', cache_dir=tmp_path/'file')
+
 def test_from_the_cache(there):
     "What was downloaded once is there when the hub is not"
     load_unet('you/pets')
@@ -357,6 +428,18 @@ def test_command(there, capsys):
     said = capsys.readouterr().err
     assert said.startswith('unet_attention_sample: folder must be a folder here or a model on the')
     assert "'you/nothing'" in said and said.count('\n') == 1
+
+def test_command_and_odd_classes(there, capsys):
+    "Classes that are numbers are chosen by number; what is no list is one line of error"
+    from unet_attention.cli import sample_command
+    files = there.commits['you/pets'][0]
+    for name,classes in dict(digits=[7, 1, 4, 9], bad=5).items():
+        d = json.loads(files[CONFIG]) | dict(extra=dict(sz=8, classes=classes))
+        there.add(f'you/{name}', {**files, CONFIG: json.dumps(d).encode()})
+    sample_command(['you/digits', '--n', '1', '--steps', '1', '--classes', '7,4'])
+    assert Path('generated.png').is_file()
+    with pytest.raises(SystemExit): sample_command(['you/bad', '--n', '1', '--steps', '1'])
+    assert 'classes must be a list in you/bad, got 5' in capsys.readouterr().err
 
 def test_a_folder_comes_first(there):
     save_unet(UNet((8,)), 'you/pets')

@@ -9,7 +9,7 @@ __all__ = ['MODELS', 'FORMAT', 'PRETRAINED', 'write_synced', 'save_unet', 'read_
 import hashlib, json, math, os, re, torch, warnings
 from importlib.resources import files
 from pathlib import Path
-from shutil import copytree
+from shutil import copy
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from fastcore.basics import patch
@@ -97,7 +97,9 @@ def _folder(folder, **hub):
     if folder in PRETRAINED: return _OURS/folder
     name = re.fullmatch(r'(\w[\w.-]*/[\w.-]+)(?:@(\S+))?', folder)
     if not name: return Path(folder)
-    return _from_hub(name[1], **{**hub, 'revision': name[2] or hub.get('revision')})
+    asked = hub.get('revision')
+    must(not (name[2] and asked), f'be left out beside {folder!r}', revision=asked)
+    return _from_hub(name[1], **{**hub, 'revision': name[2] or asked or None})
 
 def _json(file):
     "The object in a file"
@@ -215,6 +217,7 @@ def _from_hub(repo, revision=None, **kwargs):
         f'{want}: the hub has none, or it is private and needs a token (hf auth login)') from e
     except errors.HFValidationError as e: raise ValueError(f'{want}: {_why(e)}') from e
     except Exception as e:
+        if getattr(e, 'filename', None): raise          # of a file here, as without permission
         heard = 'was not asked' if kwargs.get('local_files_only') else f'did not answer ({_why(e)})'
         raise ConnectionError(f'{want}: it is not in the cache, and the hub {heard}. Go online, '
                               'or name a folder') from e
@@ -232,17 +235,22 @@ def _why(e):
 def _facts(d, n):
     "What a config says of its network of `n` weights, as rows of a table"
     c,extra = d['config'],d['extra']
-    sz,classes = extra.get('sz'),extra.get('classes')
+    sz,classes = extra.get('sz'),extra.get('classes') or f'{c.get("n_classes")}, unnamed'
     yield 'network', f'`{d["model"]}`, {n:,} weights'
     yield 'predicts', f'`{c["target"]}`, schedule `{c["schedule"]}`'
     yield 'images', (f'{sz}x{sz}, ' if sz else '') + f'{c["color_channels"]} channels'
-    if 'n_classes' in c: yield 'classes', ', '.join(classes or [f'{c["n_classes"]}, unnamed'])
+    named = ', '.join(map(str, classes)) if isinstance(classes, list) else classes
+    if 'n_classes' in c: yield 'classes', named
     rest = {k: v for k,v in extra.items() if k not in ('sz', 'classes')}
-    for k,v in rest.items(): yield k.replace('_', ' '), f'{v}'
+    for k,v in rest.items(): yield k.replace('_', ' '), v
+
+def _cell(v):
+    "What Markdown shows as it stands, in one line of a table"
+    return re.sub(r'\s+', ' ', _short(v, 2000)).replace('|', r'\|').replace('<', '&lt;')
 
 def _table(head, rows):
     line = ['---']*len(head)
-    return '\n'.join(f'| {" | ".join(map(str, o))} |' for o in (head, line, *rows))
+    return '\n'.join(f'| {" | ".join(map(_cell, o))} |' for o in (head, line, *rows))
 
 def _judged(scores):
     "The scores of `ImageEval`, as a table"
@@ -255,8 +263,7 @@ def _judged(scores):
 
 def _losses(file):
     "The last line of a `history.csv`"
-    if not file.is_file(): return ''
-    lines = file.read_text(encoding='utf-8').splitlines()
+    lines = file.read_text(encoding='utf-8').strip().splitlines()
     head = [o for o in lines if o.startswith('epoch,')][-1:]
     must(head and lines[-1] not in head, 'be a table of History', **{str(file): _short(lines[:1])})
     return 'After the last epoch:\n\n' + _table(head[0].split(','), [lines[-1].split(',')])
@@ -264,7 +271,7 @@ def _losses(file):
 # %% ../nbs/23_saving.ipynb #be9c3f9c
 def _usage(name, d):
     "Lines that sample from the model"
-    c,sz = d['config'],d['extra'].get('sz', 'SIDE')
+    c,sz = d['config'],d['extra'].get('sz') or 'SIDE'
     n = c.get('n_classes')
     cond = f', c=torch.arange(8) % {n}, guidance=2.' if n else ''
     if 'n_tokens' in c: cond = ', c=TOKENS'
@@ -272,7 +279,7 @@ def _usage(name, d):
 from unet_attention.all import *
 import torch
 
-model = load_unet('{name}')
+model = load_unet({name!r})
 x = generate(model, 8, ({c["color_channels"]}, {sz}, {sz}){cond}, n_steps=20)
 show_images(x)
 ```'''
@@ -320,13 +327,18 @@ def model_card(
     folder,right = Path(folder),scores is None or getattr(scores, 'n', 0) > 0
     must(right, 'be what ImageEval gives, with floor and number of samples', scores=type(scores))
     d,at = read_config(folder),folder/'samples.png'
-    n = sum(map(math.prod, _header(folder/_WEIGHTS).values()))
+    header = _header(folder/_WEIGHTS)
+    n,d['config'] = sum(map(math.prod, header.values())),_blank(folder, d, header).config
     _sheet(samples, at, d['extra'].get('value_range', (-1., 1.)))
-    losses = _losses(Path(history or folder/'history.csv'))
-    tags = ['diffusion', 'unet', 'attention', 'pytorch', *data.pop('tags', [])]
+    kept = folder/'history.csv'
+    history = history or (kept if kept.is_file() else None)
+    losses = _losses(Path(history)) if history else ''
+    more = data.pop('tags', None) or []
+    more = [more] if isinstance(more, str) else more
+    tags = ['diffusion', 'unet', 'attention', 'pytorch', *more]
     task = 'text-to-image' if d['model'] == 'ContextTAUnet' else 'unconditional-image-generation'
     meta = dict(library_name='unet_attention', pipeline_tag=task, tags=tags) | data
-    name = repo_id or folder.name
+    name = repo_id or folder.resolve().name
     text = _ABOUT.format(
         meta=ModelCardData(**meta).to_yaml(), title=name.split('/')[-1],
         facts=_table(['', ''], _facts(d, n)), judged=_judged(scores), usage=_usage(name, d),
@@ -360,8 +372,31 @@ def save_pretrained(self:UNet|TAUnet,
     folder = save_unet(self, save_directory, **(extra or {}))
     if model_card_kwargs or not (folder/'README.md').exists():
         model_card(folder, **dict(repo_id=repo_id) | (model_card_kwargs or {}))
-    kw = dict(extra=extra, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs)
-    return self.push_to_hub(repo_id or folder.name, **kw) if push_to_hub else None
+    name = repo_id or folder.resolve().name
+    return _upload(folder, name, **push_to_hub_kwargs) if push_to_hub else None
+
+# %% ../nbs/23_saving.ipynb #5af64988
+def _upload(folder, repo_id, **kwargs):
+    "Commit the model in a folder and its card, by the mixin of huggingface_hub"
+    from huggingface_hub import ModelHubMixin
+    def save(to, **_):                                 # `to` ends in the full name
+        to.mkdir(parents=True)
+        for f in (_CONFIG, _WEIGHTS, 'README.md', 'samples.png'):
+            if (folder/f).is_file(): copy(folder/f, to)
+        _rename(to/'README.md', {repo_id, folder.resolve().name}, '/'.join(to.parts[-2:]))
+    made = SimpleNamespace(save_pretrained=save)
+    try: return ModelHubMixin.push_to_hub(made, repo_id, **kwargs).commit_url
+    except (ValueError, TypeError): raise
+    except Exception as e: raise ConnectionError(
+        f'{repo_id!r} was not uploaded: {_why(e)}. It needs the hub, and a token that may '
+        'write there: hf auth login, or token=') from e
+
+def _rename(card, names, name):
+    "On a card, load the model by its name on the hub"
+    text = card.read_bytes()
+    new = f'load_unet({name!r})'.encode()
+    for o in names: text = text.replace(f'load_unet({o!r})'.encode(), new)
+    card.write_bytes(text)
 
 # %% ../nbs/23_saving.ipynb #7004dde1
 @patch
@@ -373,16 +408,10 @@ def push_to_hub(self:UNet|TAUnet,
     **kwargs # Of huggingface_hub: `private`, `token`, `branch`, `commit_message`, `create_pr`, ...
 ) -> str: # Address of the commit
     "Upload a model and its card, as the mixin of huggingface_hub does"
-    from huggingface_hub import ModelHubMixin
     with TemporaryDirectory() as tmp:
         card = dict(repo_id=repo_id) | (model_card_kwargs or {})
         self.save_pretrained(tmp, extra=extra, model_card_kwargs=card)
-        made = SimpleNamespace(save_pretrained=lambda to, **_: copytree(tmp, to))
-        try: return ModelHubMixin.push_to_hub(made, repo_id, **kwargs).commit_url
-        except (ValueError, TypeError): raise
-        except Exception as e: raise ConnectionError(
-            f'{repo_id!r} was not uploaded: {_why(e)}. It needs the hub, and a token that may '
-            'write there: hf auth login, or token=') from e
+        return _upload(Path(tmp), repo_id, **kwargs)
 
 # %% ../nbs/23_saving.ipynb #ec2cffe8
 @patch(cls_method=True)

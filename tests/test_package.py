@@ -26,7 +26,7 @@ def run(*cmd, **kw):
 floors = dict(
     arguments=0, checks=1, slow=1, attention=2, embeddings=2, diffusion=2, images=2,
     averages=2, blocks=3, sampling=3, data=3,
-    unet=4, shapes=4, evaluation=5, anatomy=5, editing=5, saving=5, sources=5, captions=5,
+    unet=4, shapes=4, evaluation=5, anatomy=5, editing=5, saving=5, sources=5, captions=5, emoji=6,
     training=6, checkpoints=7, cli=8, all=9)
 only_torch = 'arguments checks attention embeddings diffusion blocks sampling unet'.split()
 

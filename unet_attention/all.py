@@ -10,6 +10,7 @@ from unet_attention.images import *
 from unet_attention.data import *
 from unet_attention.shapes import *
 from unet_attention.sources import *
+from unet_attention.emoji import *
 from unet_attention.captions import *
 from unet_attention.saving import *
 from unet_attention.anatomy import *

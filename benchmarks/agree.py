@@ -13,7 +13,7 @@ from unet_attention.sampling import generate
 from unet_attention.unet import ConditionalTAUnet
 
 SIDE,RADIUS = 64,5
-GAPS = 16,32,48                                     # pixels from centre to centre: the three classes
+GAPS = 16,32,48                                    # pixels from centre to centre: the three classes
 HUES = torch.tensor([[1,-1,-1], [-1,1,-1], [-1,-1,1], [1,1,-1], [1,-1,1], [-1,1,1]]).float()
 
 # --- the images, and their reader

@@ -96,7 +96,7 @@ def test_full_scale(fashion, conditions, target, value_range):
         assert [t[o] for o in ('steps', 'epochs_done', 'target')] == [4, 2, target]
         assert t['value_range'] == list(value_range) and t['n_samples'] == 10
         assert list(t['fid']) == ['dpm_solver 20', 'ddim 50', 'ddpm 100']
-        assert all(o > 1 for o in t['fid'].values())               # of networks that learned nothing
+        assert all(o > 1 for o in t['fid'].values())            # of networks that learned nothing
         right = t['class_consistency'].values()
         assert all(o is None if k == 'unconditional' else 0 <= o <= 1 for o in right)
         assert all(t[o] > 0 for o in ('valid_loss', 'eps_loss', 'eps_loss_at_1', 'sampling_steps_s',

@@ -386,7 +386,7 @@ def sample_model(
     folder:str, # Folder of unet_attention_train or save_unet; user/name on the hub; fashion: ours
     classes:str='', # Names or numbers of classes, with commas between; all of them if not given
     n:int=8, # Images to sample, of each class if there are classes
-    steps:int=20, # Steps of the sampler
+    steps:int=10, # Steps of the sampler
     guidance:float=2., # Guidance scale: 1 follows the class as learned, more exaggerates it
     sampler:str='dpm_solver', # ddpm, ddim, heun or dpm_solver
     seed:int=0, # Of the starting noise

@@ -560,6 +560,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'unet_attention/training.py'),
                                          'unet_attention.training.AutoPrecision.after_loss': ( 'training.html#autoprecision.after_loss',
                                                                                                'unet_attention/training.py'),
+                                         'unet_attention.training.DiffusionLearner._split': ( 'training.html#diffusionlearner._split',
+                                                                                              'unet_attention/training.py'),
                                          'unet_attention.training.AutoPrecision.before_batch': ( 'training.html#autoprecision.before_batch',
                                                                                                  'unet_attention/training.py'),
                                          'unet_attention.training.AutoPrecision.before_fit': ( 'training.html#autoprecision.before_fit',

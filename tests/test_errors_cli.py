@@ -74,7 +74,7 @@ train = [
     (V, 'out must be neither within', dict(data='photos', out='photos/run')),
     (V, 'out must be neither within', dict(data='photos/cats', out='photos')),
     (V, 'out must be neither within', dict(data='cats', path='photos', out='photos')),
-    ((V, OSError), 'name_or_path must be a folder or the name', {}),
+    ((V, OSError), 'source must be a folder or the name', {}),
     ((V, OSError), 'path must be a folder', dict(path='nowhere'))]
 
 sample = [

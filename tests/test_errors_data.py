@@ -3,7 +3,7 @@ import gzip, math, os
 import numpy as np, pytest, torch
 from PIL import Image
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
-from unet_attention.data import ImageDL, ImageTensors, image_dls
+from unet_attention.data import ImageDL, ImageTensors, LazyImages, crop_to, image_dls
 from unet_attention.images import from_uint8, image_grid, save_gif, show_images, to_uint8
 from unet_attention.shapes import classify_shapes, get_shapes_dls, shapes
 from unet_attention.sources import get_dls, get_fashion_dls, read_idx
@@ -59,7 +59,7 @@ held = table(
     (V, r'condition must lie in \[0, 1\], got 9..9',
      lambda: ImageTensors(x, condition=[[9]]*5, words=['', 'red'])),
     each(V, r'x must be \(n, 1 or 3, h, w\), got', ImageTensors, x[0], x[:, :2]),
-    (T, 'x must be uint8, got torch.float32', lambda: ImageTensors(x.float())),
+    (T, 'x must be uint8 or floating point, got torch.int64', lambda: ImageTensors(x.long())),
     each(T, 'idxs must be whole numbers', ds.select, [.5], y > 0),
     each((T, V), '', ds.select, 'a', None),
     each(V, r'idxs must lie in \[0, 4\]', ds.select, [5], [-1]))
@@ -71,7 +71,13 @@ loaders = table(
          'shufle', 'after_item', 'batch_size'),
     (T, 'dataset must be an ImageTensors', lambda: ImageDL(x)),
     (V, 'value_range must be two numbers', lambda: ImageDL(ds, value_range=5)),
-    (RuntimeError, 'nonsense', lambda: image_dls(ds, ds, device='nonsense')))
+    (RuntimeError, 'nonsense', lambda: image_dls(ds, ds, device='nonsense')),
+    keys(V, 'be at least 0, got -1', lambda **kw: image_dls(ds, ds, **kw), crop=-1, num_workers=-1),
+    keys(T, 'be a whole number', lambda **kw: image_dls(ds, ds, **kw), crop=.5, num_workers=None),
+    (V, r'crop must leave something of \(8, 8\), got 8', lambda: image_dls(ds, ds, crop=8)),
+    (V, r'sides of the images must be at least \(9, 4\)', lambda: crop_to(ramps, (9, 4))),
+    (V, 'n must be at least 1, got 0', lambda: LazyImages(lambda i: (x[i],), 0)),
+    (T, 'x must be uint8 or floating', lambda: LazyImages(lambda i: (x[i].long(),), 5)))
 
 made = table(
     (V, 'n must be at least 1, got 0', lambda: shapes(0)),
@@ -160,7 +166,7 @@ grey = [Image.new('L', (20, 30), 10*i) for i in range(12)]
 @pytest.mark.parametrize('files, text', [
     (['train/0.png', 'car/1.png'], 'folders must be all splits or all classes'),
     (['0.png', 'car/1.png'], 'images must all lie in class folders'),
-    (['0.png'], 'must hold 2 images'), (['0.csv'], 'name_or_path must'), ([], 'name_or_path must')])
+    (['0.png'], 'must hold 2 images'), (['0.csv'], 'source must'), ([], 'source must')])
 def test_bad_folder(tmp_path, files, text):
     for f in files:
         (tmp_path/f).parent.mkdir(parents=True, exist_ok=True)
@@ -170,14 +176,14 @@ def test_bad_folder(tmp_path, files, text):
 
 def test_bad_parquet(tmp_path):
     (tmp_path/'data.parquet').write_text('no data')
-    fails(V, f'name_or_path must .*{tmp_path.name}', lambda: get_dls(tmp_path))
+    fails(V, f'source must .*{tmp_path.name}', lambda: get_dls(tmp_path))
 
 def test_bad_file(tmp_path):
     for i in range(4): grey[i].save(tmp_path/f'{i}.png')
     b = (tmp_path/'1.png').read_bytes()
     for wrong in (b'no image', b[:45]):
         (tmp_path/'1.png').write_bytes(wrong)
-        fails(V, 'must be readable, got .*1.png', lambda: get_dls(tmp_path))
+        fails(V, 'must be readable .*got 1 of 4 that are not: .*1.png', lambda: get_dls(tmp_path))
 
 def test_streaming(tmp_path):
     for i in range(4): grey[i].save(tmp_path/f'{i}.png')
@@ -190,19 +196,16 @@ def saved(tmp_path_factory):
     from datasets import ClassLabel, Dataset, Features, Image as Column
     d, scans = tmp_path_factory.mktemp('saved'), Features(a=Column(), b=Column())
     hidden = Features(image=Column(), label=ClassLabel(names=['a', 'b']))
-    deep = [Image.new('I;16', (8, 8))]*3
     Dataset.from_dict(dict(a=grey, b=grey), features=scans).save_to_disk(d/'two')
     Dataset.from_dict(dict(a=[1, 2])).save_to_disk(d/'none')
     Dataset.from_dict(dict(image=grey, label=[0, -1]*6), features=hidden).save_to_disk(d/'hidden')
     Dataset.from_dict(dict(scan=grey, age=[float(i) for i in range(12)])).save_to_disk(d/'ages')
-    Dataset.from_dict(dict(image=deep)).save_to_disk(d/'deep')
     return d
 
 @pytest.mark.parametrize('name, kw, text', [
     ('two', {}, r"image_key must name one of the columns \['a', 'b'\], got None"),
     ('none', {}, 'image_key must name one of the columns'),
     ('hidden', {}, 'label_key must name .*, or be False'),
-    ('deep', {}, "image 0 of 'image' must be readable"),
     ('ages', dict(label_key='kind'), "label_key must name one of .*got 'kind'"),
     ('ages', dict(label_key='age'), "label_key must name .*got 'age' with {0.0"),
     ('ages', dict(image_key='photo'), "image_key must name one of .*got 'photo'"),
@@ -215,15 +218,21 @@ def test_columns(saved):
     assert get_dls(saved/'hidden', label_key=False, device='cpu').vocab is None
 
 names = table(
-    each(V, 'name_or_path must be a folder or a name', get_dls, None, 3, b'x', '', ' '),
-    (Missing, 'name_or_path must be a folder', lambda: get_dls('/no/where')),
+    each(T, 'source must be a folder, a name on the hub, a', get_dls, None, 3, b'x'),
+    each(V, 'source must be a folder or a name', get_dls, '', ' '),
+    (Missing, 'source must be a folder', lambda: get_dls('/no/where')),
     (Missing, 'path must be a folder', lambda: get_dls('x/y', path='/no/where')),
     (V, "path must be left out for 'shapes', got '.'", lambda: get_dls('shapes', path='.')),
     (V, 'split must be left out', lambda: get_dls('shapes', split='train')),
     (V, 'label_key must be left out', lambda: get_dls('fashion_mnist', label_key=False)),
+    keys(V, "be left out for 'shapes'", lambda **kw: get_dls('shapes', **kw), vocab=['a'],
+         lazy=True, latents=True, channels=1, data_range=(0, 1), skip_unreadable=True),
+    keys(V, 'be', lambda **kw: get_dls([x], **kw), channels=2, data_range=(1, 0)),
+    (T, r"argument 'num_wokers'; .* for datasets.load_dataset: name,", lambda: get_dls(
+        'somebody/animals', num_wokers=2)),
     (ConnectionError, 'name a local copy by `path=`', lambda: get_dls('somebody/animals')),
     keys(V, 'be', lambda **kw: get_dls('shapes', **kw),
-         bs=-1, value_range=(1, -1), seed=-1, sz=0, device='nonsense'))
+         bs=-1, value_range=(1, -1), seed=-1, sz=0, device='nonsense', crop=-1, num_workers=-1))
 
 @pytest.mark.parametrize('exc, text, f', names)
 def test_get_dls(exc, text, f): fails(exc, text, f)

@@ -1,11 +1,14 @@
 "What people who know fastai try: most of it works, the rest says what to do instead"
-import contextlib, io, math, warnings
+import contextlib, io, math, re, warnings
 import matplotlib, pytest, torch
 warnings.filterwarnings('ignore', message='.*torch.jit')
 matplotlib.use('Agg')
 from fastai.callback.all import (
     ActivationStats, CSVLogger, EarlyStoppingCallback, GradientAccumulation, GradientClip,
     ReduceLROnPlateau, SaveModelCallback, ShowGraphCallback, TerminateOnNaNCallback)
+from fastai.vision.all import (
+    CategoryBlock, DataBlock, ImageBlock, ImageDataLoaders, Normalize, Resize, get_image_files,
+    imagenet_stats, parent_label)
 from unet_attention.shapes import get_shapes_dls
 from unet_attention.training import diffusion_learner
 from unet_attention.unet import ConditionalTAUnet
@@ -98,3 +101,43 @@ REFUSED = dict(
 def test_refused(learn, name):
     error,says,f = REFUSED[name]
     with pytest.raises(error, match=says): f(learn)
+
+# ---- fastai's own loaders -----------------------------------------------------------------------
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    "A folder of two classes"
+    from PIL import Image
+    d = tmp_path_factory.mktemp('photos')
+    x = torch.randint(256, (24, 20, 24, 3), generator=torch.Generator().manual_seed(0)).byte()
+    x[:, :10],x[:, 10:15] = 0, 255                       # black above white, and noise below
+    for i,o in enumerate(x):
+        (d/'ab'[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(o.numpy()).save(d/'ab'[i % 2]/f'{i}.png')
+    return d
+
+def half(): return Normalize.from_stats([.5]*3, [.5]*3)
+def imagenet(): return Normalize.from_stats(*imagenet_stats)
+def from_folder(d, tfm): return ImageDataLoaders.from_folder(
+    d, valid_pct=.25, item_tfms=Resize(16), batch_tfms=tfm, bs=6, device='cpu')
+def data_block(d, tfm):
+    db = DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label,
+                   item_tfms=Resize(16), batch_tfms=tfm)
+    return db.dataloaders(d, bs=6, device='cpu')
+
+@pytest.mark.parametrize('make', [from_folder, data_block])
+@pytest.mark.parametrize('tfm,says', [
+    (half, None), (None, r'lie in \[0, 1\]; about \[-1, 1\].*Normalize.from_stats\(\[.5\]'),
+    (imagenet, r'lie in \[-2.1, 2.6\]; about \[-1, 1\].*Normalize.from_stats\(\[.5\]')])
+def test_fastai_loaders(photos, make, tfm, says):
+    "They train; those that are not in [-1, 1] get a warning that says how"
+    own = make(photos, tfm and tfm())
+    torch.manual_seed(0)
+    model = ConditionalTAUnet(len(own.vocab), nfs=(8,16), attention_heads=(0,2), n_blocks=(1,1))
+    l = diffusion_learner(own, model)
+    with quiet(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        l.fit(1, 1e-3)
+        assert l.show_results(n=2, n_steps=2).axes
+    said = [str(o.message) for o in said if 'images from dls' in str(o.message)]
+    assert math.isfinite(l.recorder.values[-1][0]) and len(said) == bool(says)
+    if says: assert re.search(says, said[0]), said

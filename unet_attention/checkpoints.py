@@ -223,15 +223,18 @@ def _skip(dl, n, then):
     yield from batches
 
 def _cut(dl, n, then):
-    draw,read = dl.get_idxs,dl.sample
+    draw,read,change = dl.get_idxs,dl.sample,dl.after_batch
+    first = dl.fake_l.num_workers > 0                     # workers read, but flips are drawn here
     def get_idxs(): return list(draw())[n*(dl.bs or 1):]
     def sample():
         if get_worker_info() is None: then()
         return read()
-    with _replaced(dl, get_idxs=get_idxs, sample=sample):
-        for i,b in enumerate(dl):
-            if i == 0 and dl.fake_l.num_workers: then()              # they read, but we draw
-            yield b
+    def after_batch(b):
+        nonlocal first
+        if first: then()
+        first = False
+        return change(b)
+    with _replaced(dl, get_idxs=get_idxs, sample=sample, after_batch=after_batch): yield from dl
 
 # %% ../nbs/25_checkpoints.ipynb #e00fb145
 KEPT = {EMA: 'avg n', Recorder: 'losses lrs iters values smooth_loss.count smooth_loss.val',

@@ -19,6 +19,7 @@ _kinds = {                      # of a dtype; a check of a network's input enter
     'whole numbers': lambda d: not (d.is_floating_point or d.is_complex or d is torch.bool),
     'boolean': lambda d: d is torch.bool,
     'uint8': lambda d: d is torch.uint8,
+    'uint8 or floating point': lambda d: d is torch.uint8 or d.is_floating_point,
     None: lambda d: True}
 
 def _fits(sizes, shape):

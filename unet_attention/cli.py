@@ -427,7 +427,7 @@ def _fail(name, why, code=2, own=False):
 def _as_option(e, func):
     "The text of an error, which begins with a parameter's name, with the option in its place"
     given = {k for k,p in signature(func).parameters.items() if p.default is not p.empty}
-    names = {k: '--' + k.replace('_', '-') for k in given} | dict(name_or_path='--data')
+    names = {k: '--' + k.replace('_', '-') for k in given} | dict(source='--data')
     return re.sub(r'^\w+', lambda m: names.get(m[0], m[0]), str(e))
 
 def _no_memory(e):

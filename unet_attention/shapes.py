@@ -8,7 +8,7 @@ __all__ = ['SHAPE_CLASSES', 'shapes', 'measure_shapes', 'classify_shapes', 'get_
 # %% ../nbs/21_shapes.ipynb #b1ee47a6
 import math, torch, torch.nn.functional as F
 from torch import Tensor
-from .checks import count, tensor
+from .checks import count, delegates, tensor
 from .data import DataLoaders, ImageTensors, check_dls, image_dls
 from .images import to_uint8
 
@@ -122,6 +122,7 @@ def classify_shapes(
     return measure_shapes(x, value_range)['label']
 
 # %% ../nbs/21_shapes.ipynb #aa7d47c9
+@delegates(image_dls)
 def get_shapes_dls(
     bs:int=64, # Images in a batch
     n_train:int=12_000, # Training images
@@ -129,10 +130,12 @@ def get_shapes_dls(
     sz:int=32, # Side of the images, at least 16
     value_range:tuple=(-1.,1.), # Values of black and of white
     seed:int=42, # Decides which shapes are generated
-    device:str|torch.device|None=None # Where batches go; the accelerator, if any, if not given
+    device:str|torch.device|None=None, # Where batches go; the accelerator, if any, if not given
+    **kwargs # For `image_dls`: `flip`, `crop`, `num_workers`, `after_batch`
 ) -> DataLoaders: # Batches `(x, y)`: x float32 `(bs, 3, sz, sz)`, y int64 `(bs,)`
     "The generated `shapes` as fastai `DataLoaders`"
     check_dls(bs, sz, value_range, device, seed, 16), count(n_train=n_train, n_valid=n_valid)
-    train = shapes(n_train, sz, 2*seed)
-    valid = shapes(n_valid, sz, 2*seed + 1)
-    return image_dls(train, valid, bs, value_range, device)
+    side = sz + count(0, crop=kwargs.get('crop', 0))
+    train = shapes(n_train, side, 2*seed)
+    valid = shapes(n_valid, side, 2*seed + 1)
+    return image_dls(train, valid, bs, value_range, device, **kwargs)

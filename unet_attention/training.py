@@ -126,8 +126,12 @@ def _check_images(x_0, value_range):
     "Images as `dls` should yield them: floating point, scaled to about [-1, 1]"
     tensor(('b', 'c', 'h', 'w'), **{'images from dls': x_0})
     if not values_known(x_0) or value_range and value_range[0] >= 0: return      # meant to be so
-    if 0 <= x_0.min() < x_0.max() <= 1: warnings.warn(
-        'images from dls lie in [0, 1]; about [-1, 1] is expected, as 2*x - 1 gives')
+    a,b = x_0.min().item(),x_0.max().item()
+    right = 'about [-1, 1] is expected, as 2*x - 1 makes of [0, 1], and with fastai ' \
+            'Normalize.from_stats([.5]*3, [.5]*3)'
+    if 0 <= a < b <= 1: warnings.warn(f'images from dls lie in [0, 1]; {right}')
+    other = value_range is None and x_0.shape[1] in (1, 3) and max(-a, b) > 1.5     # no latents
+    if other: warnings.warn(f'images from dls lie in [{a:.2g}, {b:.2g}]; {right}')
 
 def _check_values(x_0, learn):
     "Values in [-16, 16], or an error that says which image is outside"
@@ -171,9 +175,10 @@ class ConditionalFashionDDPM(FashionDDPM):
             if condition is not None and c is not None: condition.check(c)
 
     def condition(self):
-        if self.training and not self.yb: raise ValueError(
+        batch = (*self.xb, *self.yb)                        # images, labels, what else there is
+        if self.training and len(batch) < 2: raise ValueError(
             'dls must yield (images, labels), got images alone')
-        return (*self.yb[:1], *self.drop())
+        return (*batch[1:2], *self.drop())
 
     def drop(self):
         "Which labels training drops, `(b,)`, where processes would each choose the same"
@@ -448,6 +453,16 @@ def load(self:DiffusionLearner, file, **kwargs):
     except BaseException:
         self.model.load_state_dict(kept)
         raise
+
+# %% ../nbs/07_training.ipynb #621a938a
+@patch
+def _split(self:DiffusionLearner, b):
+    "As `Learner._split`, for batches that are tuples"
+    if not isinstance(b, (tuple, list)):
+        got = f'a dictionary of {[*b]}' if hasattr(b, 'keys') else f'a {type(b).__name__} alone'
+        raise TypeError('dls must yield tuples (images, labels) or (images,), as a collate_fn can '
+                        f'make them, or get_dls of the data set; got {got}')
+    super(DiffusionLearner, self)._split(b)
 
 # %% ../nbs/07_training.ipynb #cac23931
 def diffusion_learner(

@@ -89,7 +89,7 @@ const option = (o, i) => `<option value="${i}">${o}</option>`;
 const panels = {
   // A photograph at a time that the slider sets
   noise(panel, find) {
-    panel.innerHTML = `<p><b>Try it:</b> a photograph of Fashion-MNIST, the same noise, and their
+    panel.innerHTML = `<p><b>Try it:</b> a photograph of Fashion-MNIST, noise, and their weighted
       sum at any time, in the cosine schedule.</p>
       ${field('t', 'Time', 'range', 'value="0.5" min="0" max="1" step="0.01"')}
       <div class="shown">${picture('x_0', 'photograph, x_0')}${picture('eps', 'noise, ε')}
@@ -112,7 +112,7 @@ const panels = {
   guidance(panel, find) {
     const {classes, scales, steps} = LIVE, last = scales.length - 1;
     panel.innerHTML = `<p><b>Try it:</b> all ten classes of the network that comes with the package,
-      from one noise in ${steps} steps of <code>ddim</code>.</p>
+      from the same noise in ${steps} steps of <code>ddim</code>.</p>
       ${field('scale', 'Guidance scale', 'range', `value="3" min="0" max="${last}"`)}
       ${picture('classes', classes.join(', '))}<output></output>`;
     const range = find('input');
@@ -120,7 +120,7 @@ const panels = {
       const scale = scales[range.value], n = classes.length;
       const all = classes.map((_, i) => [...floats(guided, range.value*n + i)]).flat();
       paint(find('canvas'), all, n/2);
-      const says = {0: ': the class is ignored', 1: ': as learned'};
+      const says = {0: ': the class is ignored', 1: ': no guidance'};
       const text = `guidance scale ${scale}${says[scale] || ''}`;
       find('output').textContent = range.ariaValueText = text;
     };
@@ -142,7 +142,7 @@ const panels = {
       <button>Sample</button></form>
       <div class="shown">${picture('x_t', 'noisy, x_t')}${picture('x_0', 'predicted, x_0')}</div>
       <progress value="0" aria-label="Steps"></progress>
-      <output role="status">Saved: an ${classes[first].toLowerCase()} from this noise.</output>`;
+      <output role="status">Sampled before: an ${classes[first].toLowerCase()} from this noise.</output>`;
     const form = find('form'), button = find('button'), bar = find('progress');
     const say = text => { find('output').textContent = text; };
     const show = o => ['x_t', 'x_0'].forEach(k => paint(find(`.${k}`), o[k]));

@@ -77,7 +77,9 @@ TERMS = {                                    # what people type, and the page th
     '12_ablations': 'ablation', '23_saving': 'inference',
     'howto/own_images': 'own dataset, custom dataset', 'howto/save_load': 'resume',
     'howto/onnx': 'onnx', 'howto/diffusers': 'diffusers', 'howto/several': 'multi gpu',
-    'about': 'install, license, licence, cite, cuda, gpu'}
+    'howto/gpu': 'gpu', 'howto/epochs': 'epochs', 'howto/logging': 'tensorboard, wandb',
+    'howto/latents': 'latent diffusion', 'reference/emoji': 'emoji',
+    'about': 'install, license, licence, cite, cuda'}
 
 def test_search(site, browser):
     "Search finds the page that treats a word first, and each public name first"

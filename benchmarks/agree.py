@@ -121,7 +121,7 @@ def main(
     out:str='agree.jsonl', # A line a run; runs that it holds are not repeated
     only:str=None, # Names of networks, with ';' between them; all of them if not given
     seeds:str='0,1,2', # Of the weights, the images and the noise
-    n:int=4800, # Training images
+    n:int=15_000, # Training images
     bs:int=16, # Images in a batch
     lr:float=5e-3, # Highest rate of the cycle, of Muon
     n_samples:int=300, # Samples, a third for each gap

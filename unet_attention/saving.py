@@ -116,6 +116,7 @@ def _belongs(config, weights):
     try: return _json(config).get('sha256') == _digest(weights)
     except (ValueError, OSError): return False
 
+# %% ../nbs/23_saving.ipynb #da7fb5de
 def read_config(
     folder:str|Path # Of `save_unet`, a name in `PRETRAINED`, or one on the hub, as for `load_unet`
 ) -> dict: # `model`, a name; `config`, its arguments; `extra`, whatever else was kept; `sha256`
@@ -161,6 +162,7 @@ def _modest(file, config, header):
 
 def _short(v, most=50): return s if len(s := str(v)) < most else s[:most] + '...'
 
+# %% ../nbs/23_saving.ipynb #81f054cb
 class _Unset(TorchFunctionMode):
     "First weights are not drawn; without memory that would import all of `torch.compile`"
     def __torch_function__(self, f, types, args=(), kwargs={}):
@@ -284,6 +286,7 @@ x = generate(model, 8, ({c["color_channels"]}, {sz}, {sz}){cond}, n_steps=20)
 show_images(x)
 ```'''
 
+# %% ../nbs/23_saving.ipynb #8adecc9a
 _ABOUT = '''---
 {meta}
 ---
@@ -347,6 +350,7 @@ def model_card(
     write_synced(folder/'README.md', text.encode())
     return folder/'README.md'
 
+# %% ../nbs/23_saving.ipynb #f7b4d374
 def _sheet(samples, file, value_range):
     "Write a sheet of samples"
     if samples is None: return

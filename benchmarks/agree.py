@@ -73,9 +73,10 @@ HEADS = {'none': (0,0,0,0), 'middle': (0,0,0,4), '16x16 and middle': (0,0,4,4)}
 NETS = {f'{k}{", pixel norm" if f else ""}': (h, f) for f in (None, local)
         for k,h in HEADS.items()}
 
-def build(name, nfs=(16,32,64)):
+def build(name, nfs=(16,32,64), target='v'):
     heads,change = NETS[name]
-    model = ConditionalTAUnet(len(GAPS), nfs, heads, (1,)*4, color_channels=3, p_uncond=0.)
+    model = ConditionalTAUnet(len(GAPS), nfs, heads, (1,)*4, color_channels=3, target=target,
+                              p_uncond=0.)
     return change(model) if change else model
 
 def reach(model):
@@ -90,9 +91,9 @@ def reach(model):
 
 # --- a run
 
-def run(name, seed, images, bs, lr, n_samples, device):
+def run(name, seed, images, bs, lr, target, n_samples, device):
     torch.manual_seed(seed)
-    loop = equal.Loop(build(name).to(device), images//bs, lr, opt='muon')
+    loop = equal.Loop(build(name, target=target).to(device), images//bs, lr, target, opt='muon')
     g = torch.Generator().manual_seed(1000 + seed)
     batches = (tuple(o.to(device) for o in pairs(bs, g)) for _ in range(images//bs))
     losses,secs = equal.seconds(lambda: loop.train(batches).tolist(), device)
@@ -124,6 +125,7 @@ def main(
     n:int=15_000, # Training images
     bs:int=16, # Images in a batch
     lr:float=5e-3, # Highest rate of the cycle, of Muon
+    target:str='flow', # What the networks predict
     n_samples:int=300, # Samples, a third for each gap
     device:str='cpu', # 'cuda' or 'cpu'
     table:bool=False # Print the table of `out` and do nothing else
@@ -134,9 +136,10 @@ def main(
     if wrong := set(names) - set(NETS): sys.exit(f'only must be among {list(NETS)}, got {wrong}')
     for seed in map(int, seeds.split(',')):
         for name in names:
-            d = dict(name=name, seed=seed, images=n, bs=bs, lr=lr, n_samples=n_samples)
+            d = dict(name=name, seed=seed, images=n, bs=bs, lr=lr, target=target,
+                     n_samples=n_samples)
             done = equal.records(out) if Path(out).exists() else []
             if any(d.items() <= o.items() for o in done): continue
-            d |= run(name, seed, n, bs, lr, n_samples, device)[0]
+            d |= run(name, seed, n, bs, lr, target, n_samples, device)[0]
             with open(out, 'a') as f: f.write(json.dumps(d) + '\n')
             print(f'{name:26} seed {seed}: {d["agreement"]}, {d["seconds"]:.0f} s', flush=True)

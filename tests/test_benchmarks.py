@@ -1,5 +1,5 @@
 "The scripts in `benchmarks/` run, tiny; how fast, no test can say"
-import gzip, json, math, os, subprocess, sys
+import gzip, itertools, json, math, os, subprocess, sys, types
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -410,6 +410,51 @@ def test_operators():
     rows = {l.split('|')[1].strip(): int(l.split('|')[2]) for l in lines}
     assert rc == 0 and rows['convolutions'] > 10, out + err
     assert rows['all'] == sum(v for k,v in rows.items() if k != 'all'), out + err
+
+def test_minutes(fashion, tmp_path, monkeypatch):
+    "Judged at each of the minutes, goes on where it stood, and saves a model each time"
+    import minutes
+    from unet_attention.saving import load_unet
+    monkeypatch.setattr(equal, 'judged', lambda *args: {'dpm_solver 3': (1., .5)})
+    monkeypatch.setattr(minutes, 'judged', equal.judged)
+    tick = itertools.count(0, .6).__next__                       # a clock that every look moves on
+    monkeypatch.setattr(minutes, 'time', types.SimpleNamespace(perf_counter=tick))
+    out,args = tmp_path/'runs',dict(data=str(fashion), nfs='8', blocks='1', heads='0', bs=8,
+                                    n_train=16, n_valid=8, target='flow', samplers='dpm_solver 3')
+    minutes.main(out=str(out), minutes='.05,.1', seeds='0,1', **args)
+    minutes.main(out=str(out), minutes='.1,.15', seeds='0', **args)
+    rows = equal.records(out/'0'/'minutes.jsonl')
+    assert [r['minutes'] for r in rows] == [.05, .1, .15]
+    assert [r['seconds'] >= 60*r['minutes'] for r in rows] == [True]*3
+    images = [r['images'] for r in rows]
+    assert images == sorted(set(images)) and all(i % 8 == 0 for i in images), images
+    models = [load_unet(out/'0'/f'{m:g}') for m in (.05, .15)]
+    assert models[0].process.target == 'flow'
+    a,b = (m.conv_in.weight for m in models)
+    assert not torch.equal(a, b)
+    with pytest.raises(SystemExit, match='holds a run with other settings'):
+        minutes.main(out=str(out), minutes='1', seeds='0', **dict(args, bs=4))
+
+def test_minutes_averages():
+    "The averages are PowerEMA's after a resume too, and the last weights come back after a look"
+    import minutes
+    def new():
+        torch.manual_seed(0)
+        return minutes.Steady(equal.ours(nfs=(8,), n_blocks=(1,), attention_heads=(0,),
+                                         color_channels=1), 1e-3, 2, opt='muon')
+    batch = torch.randn(4, 1, 8, 8),torch.tensor([0,1,2,3])
+    one,two = new(),new()
+    torch.manual_seed(1); one.train([batch]*4)
+    torch.manual_seed(1); two.train([batch]*2)
+    state = two.state_dict()
+    three = new()
+    three.load_state_dict(state)
+    three.train([batch]*2)
+    for a,b in zip(one.emas.avgs[0], three.emas.avgs[0]): assert torch.equal(a, b)
+    last = [w.clone() for w in one.weights]
+    with one.averaged():
+        assert all(torch.equal(a, w) for a,w in zip(one.emas.avgs[0], one.weights))
+    assert all(torch.equal(a, w) for a,w in zip(last, one.weights)) and one.avg is None
 
 @pytest.mark.skipif(not os.environ.get('FASHION_MNIST_PATH'), reason='needs FASHION_MNIST_PATH')
 def test_spacing(tmp_path):

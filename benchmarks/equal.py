@@ -70,9 +70,10 @@ class Loop:
         labels:bool=True, # Give the model the labels?
         precision:str='fp32', # 'fp32' or 'bf16'
         mode:str|None=None, # Of `torch.compile`; `None` for eager
-        schedule:str='cosine' # How noise is mixed in, 'cosine', 'linear' or 'flow'
+        schedule:str='cosine', # How noise is mixed in, 'cosine', 'linear' or 'flow'
+        weight:str|None=None # A name in `LOSS_WEIGHTS`; `None` for the target's squared error
     ):
-        self.model,self.steps,self.lr = model,steps,lr
+        self.model,self.steps,self.lr,self.weight = model,steps,lr,weight
         self.process = Process(target, schedule)
         self.ema,self.labels,self.bf16 = ema,labels,precision == 'bf16'
         self.device = next(model.parameters()).device
@@ -97,6 +98,10 @@ class Loop:
     def predict(self, net, x_t, t, c):
         with self.amp(): return net(x_t, t, *([c] if self.labels else [])).float()
 
+    def loss(self, pred, y, t):
+        if self.weight in (None, self.process.target): return F.mse_loss(pred, y)
+        return ((pred - y).pow(2).mean((1,2,3))*self.process.loss_weight(self.weight, t)).mean()
+
     def step(self, x_0, c):
         "One step; the loss, on the device"
         torch.compiler.cudagraph_mark_step_begin()
@@ -105,7 +110,7 @@ class Loop:
             g['betas'] = self.cycle(.95, .85, .95),.99
         t = stratified_times(len(x_0), self.device)
         x_t,y = noised(x_0, t, self.process)
-        loss = F.mse_loss(self.predict(self.net, x_t, t, c), y)
+        loss = self.loss(self.predict(self.net, x_t, t, c), y, t)
         loss.backward()
         self.opt.step()
         self.opt.zero_grad()
@@ -252,7 +257,7 @@ def chained(dl):
     while True: yield from dl
 
 def run(name, size, images, n_valid, pool, bs, lr, seed, target, pixels, ema, adam_eps, opt,
-        precision, samplers, n_samples, compile, device, data, schedule='cosine'):
+        precision, samplers, n_samples, compile, device, data, schedule='cosine', weight=None):
     "Train a contestant on `images` images; what came out"
     steps = images//bs
     torch.manual_seed(seed)
@@ -260,7 +265,7 @@ def run(name, size, images, n_valid, pool, bs, lr, seed, target, pixels, ema, ad
     dls = fashion_on(device, bs=bs, path=data, value_range=(-pixels, pixels),
                      n_train=min(images, pool), n_valid=n_valid)
     loop = Loop(model, steps, lr, target, ema or None, adam_eps, opt, True, precision,
-                'default' if compile else None, schedule)
+                'default' if compile else None, schedule, weight)
     torch.manual_seed(1000 + seed)              # the same batches and the same noise for everybody
     batches = islice(chained(dls.train), steps)
     losses,secs = seconds(lambda: loop.train(batches).tolist(), device)

@@ -332,15 +332,15 @@ def test_formulations(fashion, capsys):
     kwargs = dict(small=True, data=fashion, out=fashion/'f.jsonl', samplers='ddim 2', seeds='0')
     formulations.main(**kwargs)
     ds = equal.records(fashion/'f.jsonl')
-    assert [(d['target'], d['schedule']) for d in ds] == formulations.PLAN
+    assert [(d['target'], d['schedule'], d['weight']) for d in ds] == formulations.PLAN
     assert len({d['eps_loss'] for d in ds}) == len(ds)
     formulations.main(**kwargs)
     assert len(equal.records(fashion/'f.jsonl')) == len(ds)
     capsys.readouterr()
     formulations.main(table=True, out=fashion/'f.jsonl')
     rows = cells(capsys.readouterr().out)
-    assert rows[0][3] == 'FID, ddim 2' and [tuple(r[:2]) for r in rows[2:]] == formulations.PLAN
-    assert rows[2][2] == f"{ds[0]['eps_loss']:.4f}"
+    assert rows[0][4] == 'FID, ddim 2' and [tuple(r[:3]) for r in rows[2:]] == formulations.PLAN
+    assert rows[2][3] == f"{ds[0]['eps_loss']:.4f}"
     with pytest.raises(SystemExit, match='only must be among'): formulations.main(only='v none')
 
 def test_agree(tmp_path, capsys):

@@ -7,8 +7,10 @@ README.md beside this file says what is compared and how."""
 import json, sys, torch
 from pathlib import Path
 from fastcore.script import call_parse
+from PIL import Image
 from torch import Tensor, nn
 import equal
+from unet_attention.images import image_grid
 from unet_attention.sampling import generate
 from unet_attention.unet import ConditionalTAUnet
 
@@ -104,6 +106,12 @@ def run(name, seed, images, bs, lr, target, n_samples, device):
     return dict(agreement=agreement(x/127.5 - 1, c), seconds=secs,
                 losses=[round(o, 4) for o in losses]), x
 
+def save_sheet(x, file):
+    "Samples as a picture, a row for each gap"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    by_gap = torch.cat([x[i::len(GAPS)] for i in range(len(GAPS))])
+    Image.fromarray(image_grid(by_gap, len(x)//len(GAPS)).numpy()).save(file)
+
 HEAD = ['attention', 'gap', 'two discs', 'one colour', 'one height', 'seeds']
 
 def print_table(out):
@@ -127,6 +135,7 @@ def main(
     lr:float=5e-3, # Highest rate of the cycle, of Muon
     target:str='flow', # What the networks predict
     n_samples:int=300, # Samples, a third for each gap
+    sheets:str=None, # Folder for a sheet of each run's first samples, if wanted
     device:str='cpu', # 'cuda' or 'cpu'
     table:bool=False # Print the table of `out` and do nothing else
 ):
@@ -140,6 +149,8 @@ def main(
                      n_samples=n_samples)
             done = equal.records(out) if Path(out).exists() else []
             if any(d.items() <= o.items() for o in done): continue
-            d |= run(name, seed, n, bs, lr, target, n_samples, device)[0]
+            res,x = run(name, seed, n, bs, lr, target, n_samples, device)
+            d |= res
+            if sheets: save_sheet(x[:24], Path(sheets)/f'{name}, seed {seed}.png')
             with open(out, 'a') as f: f.write(json.dumps(d) + '\n')
             print(f'{name:26} seed {seed}: {d["agreement"]}, {d["seconds"]:.0f} s', flush=True)

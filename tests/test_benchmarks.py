@@ -358,9 +358,10 @@ def test_agree(tmp_path, capsys):
         assert agree.agreement(empty, c)[gap]['two'] == 0
     far = {k: agree.reach(agree.build(k)) for k in agree.NETS}
     assert far['none, pixel norm'] < max(agree.GAPS) and sorted(far.values())[1] == 63
-    kwargs = dict(out=tmp_path/'a.jsonl', n=8, bs=4, n_samples=6, seeds='0')
+    kwargs = dict(out=tmp_path/'a.jsonl', n=8, bs=4, n_samples=6, seeds='0', sheets=tmp_path)
     agree.main(only='none;middle, pixel norm', **kwargs)
     agree.main(only='none', **kwargs)
+    assert (tmp_path/'none, seed 0.png').stat().st_size > 0
     assert [d['name'] for d in equal.records(tmp_path/'a.jsonl')] == ['none', 'middle, pixel norm']
     capsys.readouterr()
     agree.main(table=True, out=tmp_path/'a.jsonl')

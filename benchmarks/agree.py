@@ -1,10 +1,10 @@
-"""Two discs far apart that must agree, in colour and in height: which network gets it right?
+"""Two discs far apart that must be of one colour: which network gets it right?
 
     python benchmarks/agree.py --out agree.jsonl
     python benchmarks/agree.py --table --out agree.jsonl
 
 README.md beside this file says what is compared and how."""
-import json, sys, torch
+import json, math, sys, torch
 from pathlib import Path
 from fastcore.script import call_parse
 from PIL import Image
@@ -14,48 +14,45 @@ from unet_attention.images import image_grid
 from unet_attention.sampling import generate
 from unet_attention.unet import ConditionalTAUnet
 
-SIDE,RADIUS = 64,5
-GAPS = 16,32,48                                    # pixels from centre to centre: the three classes
+SIDE,RADIUS = 64,8
+GAPS = 18,32,46                                    # pixels from centre to centre: the three classes
 HUES = torch.tensor([[1,-1,-1], [-1,1,-1], [-1,-1,1], [1,1,-1], [1,-1,1], [-1,1,1]]).float()
 
 # --- the images, and their reader
 
-def discs(y, x, hue): # each (n,) -> (n, 3, SIDE, SIDE)
-    "A soft disc on black in each image"
+def discs(x, hue): # each (n,) -> (n, 3, SIDE, SIDE)
+    "A soft disc on black in each image, half way up"
     p = torch.arange(SIDE) + .5
-    r = ((p[:, None] - y[:, None, None])**2 + (p - x[:, None, None])**2).sqrt()
-    inside = (RADIUS + .5 - r).clamp(0, 1)[:, None]                             # (n, 1, h, w)
-    return inside*(HUES[hue][..., None, None] + 1)
+    r = ((p[:, None] - SIDE/2)**2 + (p - x[:, None, None])**2).sqrt()           # (n, h, w)
+    return (RADIUS + .5 - r).clamp(0, 1)[:, None]*(HUES[hue][..., None, None] + 1)
 
 def pairs(n, g, c=None):
-    "`n` images of two discs at one height and of one colour; `c` says how far apart"
+    "`n` images of two discs of one colour; `c` says how far apart"
     if c is None: c = torch.randint(0, len(GAPS), (n,), generator=g)
-    y = 8 + (SIDE - 16)*torch.rand(n, generator=g)
     hue = torch.randint(0, len(HUES), (n,), generator=g)
     d = torch.tensor(GAPS)[c]/2
-    return (discs(y, SIDE/2 - d, hue) + discs(y, SIDE/2 + d, hue)).clamp(0, 2) - 1, c
+    return (discs(SIDE/2 - d, hue) + discs(SIDE/2 + d, hue)).clamp(0, 2) - 1, c
 
 def read(x): # (n, 3, SIDE, SIDE) in [-1, 1]
-    "Of each half: is there one disc's worth of light, at what height, of which colour?"
+    "Of each half: is there one disc's worth of light, and of which colour?"
     res = []
     for half in x.split(SIDE//2, -1):
         light = ((half + 1)/2).amax(1).clamp(0, 1)                              # (n, h, w/2)
         light = light*(light > .3)
         area = light.sum((1,2))
-        y = (light.sum(2)*(torch.arange(SIDE) + .5)).sum(1)/area.clamp(min=1)
         colour = (half*light[:, None]).sum((2,3))/area.clamp(min=1)[:, None]    # (n, 3)
-        right = 3.14159*RADIUS**2
+        right = math.pi*RADIUS**2
         there = (area > .6*right) & (area < 1.6*right)
-        res.append((there, y, torch.cdist(colour, HUES).argmin(1)))
+        res.append((there, torch.cdist(colour, HUES).argmin(1)))
     return res
 
 def agreement(x, c):
-    "For each gap: the share with two discs, and of those the shares of one colour, of one height"
-    (a,y_a,h_a),(b,y_b,h_b) = read(x)
-    two,height,colour = a & b,(y_a - y_b).abs() < 2,h_a == h_b
+    "For each gap: the share with two discs, and of those the share of one colour"
+    (a,h_a),(b,h_b) = read(x)
+    two = a & b
     def share(what, of): return (what & of).sum().item()/max(1, of.sum().item())
-    return {gap: dict(two=share(two, c == i), colour=share(colour, two & (c == i)),
-                      height=share(height, two & (c == i))) for i,gap in enumerate(GAPS)}
+    return {gap: dict(two=share(two, c == i), colour=share(h_a == h_b, two & (c == i)))
+            for i,gap in enumerate(GAPS)}
 
 # --- the networks
 
@@ -112,16 +109,16 @@ def save_sheet(x, file):
     by_gap = torch.cat([x[i::len(GAPS)] for i in range(len(GAPS))])
     Image.fromarray(image_grid(by_gap, len(x)//len(GAPS)).numpy()).save(file)
 
-HEAD = ['attention', 'gap', 'two discs', 'one colour', 'one height', 'seeds']
+HEAD = ['attention', 'gap', 'two discs', 'one colour', 'seeds']
 
 def print_table(out):
     rows = {}
     for d in equal.records(out): rows.setdefault(d['name'], []).append(d)
-    lines = [HEAD, ['---', *['---:']*5]]
+    lines = [HEAD, ['---', *['---:']*4]]
     for name,ds in rows.items():
         for gap in map(str, GAPS):
             each = [equal.spread([d['agreement'][gap][k] for d in ds], '.2f')
-                    for k in ('two', 'colour', 'height')]
+                    for k in ('two', 'colour')]
             lines.append([name, gap, *each, len(ds)])
     print('\n'.join('| ' + ' | '.join(map(str, l)) + ' |' for l in lines))
 

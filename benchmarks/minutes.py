@@ -18,12 +18,15 @@ from unet_attention.unet import ConditionalTAUnet
 SIGMAS = .05,.1                                    # lengths of the averages; the first is judged
 
 class Steady(Loop):
-    "A rate that stays after its warm-up, and power-function averages, so that any step is an end"
-    def __init__(self, model, lr, warmup, **kwargs):
+    """After its warm-up a rate that stays, or falls as one over the root of the steps (Karras et
+    al. 2024), and power-function averages, so that any step is an end"""
+    def __init__(self, model, lr, warmup, stays, **kwargs):
         super().__init__(model, 1, lr, ema=None, **kwargs)
-        self.warmup,self.emas = warmup,PowerEMA(self.weights, SIGMAS)
+        self.warmup,self.stays,self.emas = warmup,stays,PowerEMA(self.weights, SIGMAS)
 
     def cycle(self, first, middle, last):
+        falls = last < middle and 0 < self.stays < self.i              # the rate, not the momentum
+        if falls: return middle*(self.stays/self.i)**.5
         return first + (1 - math.cos(math.pi*min(1, self.i/self.warmup)))*(middle - first)/2
 
     def step(self, x_0, c):
@@ -55,17 +58,17 @@ def train(loop, batches, s, until, write, every=300):
         s['seconds'] += time.perf_counter() - start
         write()
 
-def run(out, minutes, nfs, blocks, heads, target, schedule, lr, bs, seed, precision, mode,
-        samplers, n_samples, n_train, n_valid, device, data):
+def run(out, minutes, nfs, blocks, heads, target, schedule, lr, stays, bs, seed, precision,
+        mode, samplers, n_samples, n_train, n_valid, device, data):
     "Train from where the folder `out` stands to the last of `minutes`, and judge at each"
     settings = dict(nfs=nfs, n_blocks=blocks, attention_heads=heads, target=target,
-                    schedule=schedule, lr=lr, bs=bs, seed=seed, precision=precision, compile=mode,
-                    threads=torch.get_num_threads())
+                    schedule=schedule, lr=lr, stays=stays, bs=bs, seed=seed, precision=precision,
+                    compile=mode, threads=torch.get_num_threads())
     torch.manual_seed(seed)
     model = ConditionalTAUnet(10, nfs, heads, blocks, color_channels=1, target=target,
                               schedule=schedule).to(device)
     dls = fashion_on(device, bs=bs, path=data, n_train=n_train, n_valid=n_valid)
-    loop = Steady(model, lr, 100, target=target, schedule=schedule, opt='muon',
+    loop = Steady(model, lr, 100, stays, target=target, schedule=schedule, opt='muon',
                   precision=precision, mode=mode)
     s,state = dict(settings=settings, seconds=0., losses=[]),out/'state.pt'
     if state.exists():
@@ -121,7 +124,8 @@ def main(
     heads:str='0,0,4', # Attention heads of the levels
     target:str='v', # What the network predicts
     schedule:str='cosine', # How noise is mixed in
-    lr:float=5e-3, # Rate, of Muon
+    lr:float=5e-3, # Highest rate, of Muon
+    stays:int=500, # Steps until it falls, as one over their root; 0: never
     bs:int=32, # Images in a batch
     seeds:str='0,1,2', # Of the weights, the order and the noise
     bf16:bool=False, # Forward pass in bfloat16
@@ -138,5 +142,5 @@ def main(
     if table: return print_table(sorted(out.glob('*/minutes.jsonl')))
     for seed in numbers(seeds):
         run(out/str(seed), [float(m) for m in minutes.split(',')], numbers(nfs), numbers(blocks),
-            numbers(heads), target, schedule, lr, bs, seed, 'bf16' if bf16 else 'fp32',
+            numbers(heads), target, schedule, lr, stays, bs, seed, 'bf16' if bf16 else 'fp32',
             'default' if compile else None, samplers, n_samples, n_train, n_valid, device, data)

@@ -163,19 +163,20 @@ def test_heun_diffusers(target, schedule, times):
     for t in theirs.timesteps: x = theirs.step(f(theirs.scale_model_input(x, t)), t, x).prev_sample
     agree(ours, x, 1e-4)
 
+@pytest.mark.parametrize('eta,kind', [(0., 'dpmsolver++'), (1., 'sde-dpmsolver++')])
 @pytest.mark.parametrize('times', ['uniform', 'karras', 'logsnr'])
 @pytest.mark.parametrize('schedule', ['cosine', 'linear'])
 @pytest.mark.parametrize('target', NAMES)
-def test_dpm_solver_diffusers(target, schedule, times):
+def test_dpm_solver_diffusers(target, schedule, times, eta, kind):
     f,process = nn.Conv2d(1, 1, 3, padding=1),Process(target, schedule)
     model = Denoiser(lambda x,t: f(x), target, schedule)
-    theirs = DPMSolverMultistepScheduler(1000, prediction_type=NAMES[target])
+    theirs = DPMSolverMultistepScheduler(1000, prediction_type=NAMES[target], algorithm_type=kind)
     theirs.set_timesteps(n)
     theirs.sigmas = sigmas(theirs, TIMES[times](process, n), process)
-    x = x_T = torch.randn(sz)
-    ours,_ = dpm_solver(model, sz, n_steps=n, x_T=x_T, times=times, progress=False)
-    for t in theirs.timesteps: x = theirs.step(f(x), t, x).prev_sample
-    agree(ours, x, 1e-4)
+    step = theirs.step
+    theirs.step = lambda out, t, x, g: step(
+        out, t, x, variance_noise=torch.randn(sz, generator=g)).prev_sample
+    agree(*follow(dpm_solver, theirs, model, lambda x,t: f(x), sz, n, times=times, eta=eta), 1e-4)
 
 def test_flow_diffusers():
     "In the schedule of flow matching `ddim` is Euler's method"

@@ -266,16 +266,20 @@ def dpm_solver(
     device:str|torch.device='cpu', # Where to sample; as it stands, where the model is
     n_steps:int=20, # Steps, at least 1
     times='karras', # A name in `TIMES`, or `n_steps + 1` numbers, falling to 0
+    eta:float=0., # How much fresh noise, in [0, 1]: none, or that of the reverse process
     **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`; every step's prediction of them
     "DPM-Solver++ of second order, multistep (Lu et al. 2022, algorithm 2)"
     def lam(t): return math.log(t.alpha/t.sigma) if t.alpha else -math.inf
-    def step(x_0, eps, x_t, t, s, past, **_):
+    eta = real('[0, 1]', eta=eta)
+    def step(x_0, eps, x_t, t, s, past, noise, **_):
         h,D = lam(s) - lam(t),x_0
         if past:
             u,x_0_u = past
             D = x_0 + (x_0 - x_0_u)*h/(lam(t) - lam(u))/2
-        return s.sigma/t.sigma*x_t - s.alpha*math.expm1(-h)*D
+        k = eta*h if eta else 0.                           # h is infinite from alpha = 0
+        x_s = s.sigma/t.sigma*math.exp(-k)*x_t - s.alpha*math.expm1(-h - k)*D
+        return x_s + s.sigma*(-math.expm1(-2*k))**.5*noise() if eta else x_s
     return sample(step, model, sz, device, n_steps, times=times, **kwargs)
 
 # %% ../nbs/05_sampling.ipynb #ec9588dd

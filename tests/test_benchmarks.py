@@ -1,5 +1,6 @@
 "The scripts in `benchmarks/` run, tiny; how fast, no test can say"
 import gzip, itertools, json, math, os, subprocess, sys, types
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -173,7 +174,6 @@ def test_full_scale_refuses(fashion, capsys):
     ('conditional', 'ours'), ('unconditional', 'original')])
 def test_loop_is_train(fashion, kind, conditions):
     "The same losses in each step, the same validation, as `train` of the tutorials"
-    from functools import partial
     from fastai.callback.core import Callback
     from fastai.optimizer import OptimWrapper
     from unet_attention.training import train
@@ -467,16 +467,27 @@ def test_minutes_rate():
     assert [*zip(*rates(0))][0] == (1, 8, 8, 8, 8)
 
 @pytest.mark.skipif(not os.environ.get('FASHION_MNIST_PATH'), reason='needs FASHION_MNIST_PATH')
-def test_spacing(tmp_path):
+def test_steps(tmp_path, monkeypatch, capsys):
+    "Evaluations are counted, with guidance and without; sets that the file holds are not repeated"
+    import steps
     from unet_attention.saving import save_unet
-    from unet_attention.unet import TAUnet
-    import spacing
-    model = TAUnet((4,), (0,), (1,), color_channels=1)
-    save_unet(model, tmp_path/'model', sz=32)
-    out = tmp_path/'spacing.jsonl'
-    args = '--out', out, '--n', 4, '--n-train', 50, '--eager'
-    rc,said,err = run('spacing.py', tmp_path/'model', *args)
-    assert rc == 0, err
-    rows = [json.loads(l) for l in out.read_text().splitlines()]
-    assert [(o['sampler'], o['steps'], o['times']) for o in rows] == spacing.PLAN
-    assert all(math.isfinite(o['fid']) and o['brightness'] >= 0 for o in rows)
+    from unet_attention.unet import ConditionalTAUnet
+    save_unet(ConditionalTAUnet(10, (8,), (0,), (1,), color_channels=1), tmp_path/'model', sz=32)
+    out = tmp_path/'steps.jsonl'
+    monkeypatch.setattr(steps, 'get_fashion_dls', partial(steps.get_fashion_dls, n_train=2000))
+    only = ['photographs', 'ddim 3 eta=1', 'heun 2 times=uniform',
+            'dpm_solver 2 guidance=2 interval=0,1', 'dpm_solver 4 guidance=2 interval=.6,1']
+    args = dict(out=str(out), n=20, model=str(tmp_path/'model'), seeds='0,1')
+    for i in range(2): steps.main(only=';'.join(only), **args)
+    rows = equal.records(out)
+    assert [r['spec'] for r in rows] == [*only, *only[1:]]
+    assert [r['evaluations'] for r in rows] == [0, *[3, 2, 4, 7]*2]       # heun took Euler's step
+    assert rows[0]['fid'] < min(r['fid'] for r in rows[1:]) and rows[0]['consistency'] > .7
+    assert rows[1]['fid'] != rows[5]['fid']
+    capsys.readouterr()
+    steps.main(table=True, out=str(out))
+    table = cells(capsys.readouterr().out)
+    assert table[0] == steps.HEAD and [r[0] for r in table[2:]] == only
+    for spec in steps.PLAN: assert isinstance(steps.parsed(spec)['n_steps'], int)
+    for spec in ('dpm 10', 'ddim ten'):
+        with pytest.raises(SystemExit, match='a sampler must be like'): steps.main(only=spec)

@@ -1,0 +1,103 @@
+"""Which sampler gives the best samples in how many evaluations of the network?
+
+    export FASHION_MNIST_PATH=...
+    python benchmarks/steps.py fashion --out steps.jsonl
+    python benchmarks/steps.py fashion --only 'ddpm 100;dpm_solver 10' --n 10000 --seeds 0
+    python benchmarks/steps.py --table --out steps.jsonl
+
+README.md beside this file says what is compared."""
+import json, sys, time, torch
+from functools import cache
+from pathlib import Path
+from fastcore.script import call_parse
+from equal import records, spread
+from unet_attention.evaluation import (ImageEval, class_consistency, fid, load_classifier,
+                                       precision_recall)
+from unet_attention.sampling import SAMPLERS, generate
+from unet_attention.saving import load_unet
+from unet_attention.sources import get_fashion_dls
+
+PLAN = ['ddpm 25', 'ddpm 100', 'ddim 10', 'ddim 50', 'heun 5', 'heun 10', 'dpm_solver 6',
+        'dpm_solver 10', 'dpm_solver 20', 'dpm_solver 10 times=uniform',
+        'dpm_solver 10 times=logsnr', 'dpm_solver 10 eta=1', 'dpm_solver 20 eta=1',
+        'dpm_solver 10 eta=1 times=uniform', 'dpm_solver 8 guidance=1.5 interval=.2,.8',
+        'dpm_solver 8 eta=1 guidance=1.5 interval=.2,.8']
+
+def value(text):
+    "A number, numbers with commas between them, or a name"
+    try: numbers = [float(o) for o in text.split(',')]
+    except ValueError: return text
+    return tuple(numbers) if ',' in text else numbers[0]
+
+def parsed(spec):
+    "'dpm_solver 10 eta=1' as keywords of `generate`"
+    sampler,steps,*more = spec.split()
+    if sampler not in SAMPLERS or not steps.isdigit(): sys.exit(
+        f"a sampler must be like 'dpm_solver 10' or 'ddim 20 eta=1', got {spec!r}")
+    return dict(sampler=sampler, n_steps=int(steps),
+                **{k: value(v) for k,v in (o.split('=', 1) for o in more)})
+
+@cache
+def judge(): # The classifier, and scores against the photographs
+    dls,classifier = get_fashion_dls(bs=8),load_classifier('fashion')
+    train,test = dls.train.dataset,dls.valid.dataset
+    return classifier, ImageEval(train.x, test.x, classifier.features, classifier, test.y)
+
+def scores(x, c):
+    classifier,score = judge()
+    f = score.embed(x)
+    precision,recall = precision_recall(f[:1000], score.f_train[:1000])
+    return dict(fid=fid(f, score.f_train), consistency=class_consistency(classifier, x, c),
+                precision=precision, recall=recall)
+
+def run(model, spec, n, seed, bs):
+    "`n` samples, a tenth of each class: their scores, and evaluations of the network for an image"
+    asked,c = [],torch.arange(n) % 10
+    hook = model.register_forward_hook(lambda m, args, out: asked.append(len(out)))
+    start = time.perf_counter()
+    try: x = generate(model, n, c=c, seed=seed, bs=bs, progress=False, **parsed(spec))
+    finally: hook.remove()
+    secs = time.perf_counter() - start
+    return dict(evaluations=round(sum(asked)/n, 1), seconds=secs, **scores(x, c))
+
+HEAD = ['sampler and steps', 'evaluations', 'FID', 'class consistency', 'precision', 'recall',
+        'images', 'sets']
+
+def print_table(out):
+    "A line for each sampler and number of images: mean and standard deviation over sets of noise"
+    rows = {}
+    for d in records(out): rows.setdefault((d['n'], d['spec']), []).append(d)
+    lines = [HEAD, ['---', *['---:']*(len(HEAD) - 1)]]
+    for (n,spec),ds in rows.items():
+        each = [spread([d[k] for d in ds], f)
+                for k,f in (('fid', '.3f'), ('consistency', '.3f'), ('precision', '.2f'),
+                            ('recall', '.2f'))]
+        lines.append([spec, f"{ds[0]['evaluations']:g}", *each, n, len(ds)])
+    print('\n'.join('| ' + ' | '.join(map(str, l)) + ' |' for l in lines))
+
+@call_parse
+def main(
+    model:str='fashion', # A class-conditional model of Fashion-MNIST: a name or a folder
+    out:str='steps.jsonl', # A line a set of samples; sets that it holds are not repeated
+    only:str=None, # Samplers, with ';' between them; those of PLAN if not given
+    n:int=1000, # Samples of a set
+    seeds:str='0,1,2', # Of the noise, a set each
+    bs:int=64, # Images at once
+    table:bool=False # Print the table of `out` and do nothing else
+):
+    "Sample with each sampler, and score; photographs of the same classes first"
+    if table: return print_table(out)
+    plan = only.split(';') if only else ['photographs', *PLAN]
+    for spec in plan: spec == 'photographs' or parsed(spec)
+    net = load_unet(model)
+    for seed in map(int, seeds.split(',')):
+        for spec in plan:
+            d = dict(model=model, spec=spec, n=n, seed=seed)
+            done = records(out) if Path(out).exists() else []
+            if any(d.items() <= o.items() for o in done): continue
+            if spec == 'photographs':
+                if seed: continue
+                d |= dict(evaluations=0, **scores(*judge()[1].reference(n, torch.arange(n) % 10)))
+            else: d |= run(net, spec, n, seed, bs)
+            with open(out, 'a') as f: f.write(json.dumps(d) + '\n')
+            print(d, flush=True)

@@ -9,7 +9,7 @@ from diffusers.schedulers import (DDIMScheduler, DDPMScheduler, DPMSolverMultist
 from unet_attention.attention import AttentionBlock, CrossAttentionBlock, MultiheadSelfAttention1D
 from unet_attention.blocks import ResBlock, ResidualBlock
 from unet_attention.diffusion import Denoiser, Process
-from unet_attention.sampling import TIMES, ddim, ddpm, dpm_solver, heun
+from unet_attention.sampling import TIMES, ddim, ddpm, dpm_solver, heun, karras
 
 @pytest.fixture(autouse=True)
 def seed():
@@ -102,93 +102,119 @@ def scheduler(cls, process, n, target, **kw):
     res.set_timesteps(n)
     return res
 
-def follow(sampler, theirs, model, f, sz, n, **kw):
-    "`sampler` and their scheduler from the same noise, with the same noise on the way"
-    x_T = torch.randn(sz)
-    a,b = torch.Generator().manual_seed(1),torch.Generator().manual_seed(1)
-    ours,_ = sampler(model, sz, n_steps=n, x_T=x_T, generator=a, progress=False, **kw)
-    x = x_T*getattr(theirs, 'init_noise_sigma', 1.)
-    for t in theirs.timesteps: x = theirs.step(f(theirs.scale_model_input(x, t), t), t, x, b)
-    return ours,x
+class Net(nn.Module):
+    "A network that looks at the time"
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+    def forward(self, x, t): return self.conv(x)*(1 + t.view(-1, 1, 1, 1))
 
 sz,n = (2, 1, 6, 6),8
 
+def follow(sampler, target, schedule, theirs, times='uniform', n=n, eps=1e-5, step=None, **kw):
+    """Every `x_t` of `sampler`, and its end, against those of the scheduler `theirs(process, t)`:
+    the same network, times, start, and noise on the way. `step`: called in place of its own"""
+    model,x_T,x_ts = Denoiser(Net(), target, schedule),torch.randn(sz),[]
+    t = TIMES[times](model.process, n)
+    a,b = (torch.Generator().manual_seed(1) for _ in range(2))
+    ours,_ = sampler(model, sz, n_steps=n, times=times, x_T=x_T, x_ts=x_ts, generator=a,
+                     progress=False, **kw)
+    their,xs = theirs(model.process, t),[]
+    twice = isinstance(their, HeunDiscreteScheduler)        # in each step but the last
+    at = torch.cat([t[:1], t[1:-1].repeat_interleave(2)]) if twice else t[:-1]
+    x = x_T*(their.sigmas[0]**2 + 1)**.5 if twice else x_T
+    assert len(their.timesteps) == len(at)
+    for i,(s,now) in enumerate(zip(at, their.timesteps)):
+        inp = their.scale_model_input(x, now) if twice else x
+        if not twice or i % 2 == 0: xs.append(inp)
+        out = model(inp, s.float().expand(sz[0]))
+        x = step(their, out, now, x, b) if step else their.step(out, now, x).prev_sample
+    assert len(x_ts) == len(xs) == n
+    for o,w in zip([*x_ts, ours], [*xs, x]): agree(o, w, eps)
+
+spaced = pytest.mark.parametrize('times', ['uniform', 'karras', 'logsnr'])
+def formulated(f):
+    f = pytest.mark.parametrize('schedule', ['cosine', 'linear'])(f)
+    return pytest.mark.parametrize('target', NAMES)(f)
+
 @pytest.mark.parametrize('eta', [0., .5, 1.])
-@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
-@pytest.mark.parametrize('target', NAMES)
+@formulated
 def test_ddim_diffusers(target, schedule, eta):
     "Step by step with the same network and the same noise; `eta=1` is the ancestral sampler"
-    f = nn.Conv2d(1, 1, 3, padding=1)
-    model = Denoiser(lambda x,t: f(x), target, schedule)
-    theirs = scheduler(DDIMScheduler, model.process, n, target, clip_sample=False)
-    step = theirs.step
-    def noisy(out, t, x, g):
+    def theirs(process, t): return scheduler(DDIMScheduler, process, n, target, clip_sample=False)
+    def step(their, out, t, x, g):
         noise = torch.randn(sz, generator=g) if t else torch.zeros(sz)
-        return step(out, t, x, eta=eta, variance_noise=noise).prev_sample
-    theirs.step = noisy
-    agree(*follow(ddim, theirs, model, lambda x,t: f(x), sz, n, eta=eta))
+        return their.step(out, t, x, eta=eta, variance_noise=noise).prev_sample
+    follow(ddim, target, schedule, theirs, step=step, eta=eta)
 
 @pytest.mark.parametrize('variance', ['small', 'large'])
-@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
-@pytest.mark.parametrize('target', NAMES)
+@formulated
 def test_ddpm_diffusers(target, schedule, variance):
-    f = nn.Conv2d(1, 1, 3, padding=1)
-    model = Denoiser(lambda x,t: f(x), target, schedule)
-    theirs = scheduler(DDPMScheduler, model.process, n, target, clip_sample=False,
-                       variance_type=f'fixed_{variance}')
-    step = theirs.step
-    theirs.step = lambda out, t, x, g: step(out, t, x, generator=g).prev_sample
-    agree(*follow(ddpm, theirs, model, lambda x,t: f(x), sz, n, variance=variance))
+    def theirs(process, t): return scheduler(DDPMScheduler, process, n, target, clip_sample=False,
+                                             variance_type=f'fixed_{variance}')
+    def step(their, out, t, x, g): return their.step(out, t, x, generator=g).prev_sample
+    follow(ddpm, target, schedule, theirs, step=step, variance=variance)
 
-def sigmas(theirs, times, process):
-    "Give a scheduler that counts in sigma/alpha the times of ours"
-    t = torch.as_tensor(times, dtype=torch.double)
-    r = (process.sigma(t)/process.alpha(t)).float()
-    return torch.cat([r[:-1], torch.zeros(1)])
+def sigmas(process, t):
+    "What a scheduler that counts in sigma/alpha keeps for our times"
+    return torch.cat([(process.sigma(t)/process.alpha(t)).float()[:-1], torch.zeros(1)])
 
-@pytest.mark.parametrize('times', ['uniform', 'karras', 'logsnr'])
-@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
-@pytest.mark.parametrize('target', NAMES)
+@spaced
+@formulated
 def test_heun_diffusers(target, schedule, times):
-    n = 20         # with fewer, ours takes Euler's step where a step is too large
-    f,process = nn.Conv2d(1, 1, 3, padding=1),Process(target, schedule)
-    model = Denoiser(lambda x,t: f(x), target, schedule)
-    theirs = HeunDiscreteScheduler(1000, prediction_type=NAMES[target])
-    theirs.set_timesteps(n)
-    s = sigmas(theirs, TIMES[times](process, n), process)
-    theirs.sigmas = torch.cat([s[:1], s[1:-1].repeat_interleave(2), s[-1:]])     # as it keeps them
-    x_T = torch.randn(sz)
-    ours,_ = heun(model, sz, n_steps=n, x_T=x_T, times=times, progress=False)
-    x = x_T*(s[0]**2 + 1)**.5
-    for t in theirs.timesteps: x = theirs.step(f(theirs.scale_model_input(x, t)), t, x).prev_sample
-    agree(ours, x, 1e-4)
+    def theirs(process, t):
+        res = HeunDiscreteScheduler(1000, prediction_type=NAMES[target])
+        res.set_timesteps(len(t) - 1)
+        s = sigmas(process, t)
+        res.sigmas = torch.cat([s[:1], s[1:-1].repeat_interleave(2), s[-1:]])  # as it keeps them
+        return res
+    # in fewer steps, ours takes Euler's where one is too large
+    follow(heun, target, schedule, theirs, times, n=20, eps=1e-4)
 
-@pytest.mark.parametrize('eta,kind', [(0., 'dpmsolver++'), (1., 'sde-dpmsolver++')])
-@pytest.mark.parametrize('times', ['uniform', 'karras', 'logsnr'])
-@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
-@pytest.mark.parametrize('target', NAMES)
+def noisy(their, out, t, x, g):
+    return their.step(out, t, x, variance_noise=torch.randn(sz, generator=g)).prev_sample
+
+kinds = pytest.mark.parametrize('eta,kind', [(0., 'dpmsolver++'), (1., 'sde-dpmsolver++')])
+
+@kinds
+@spaced
+@formulated
 def test_dpm_solver_diffusers(target, schedule, times, eta, kind):
-    f,process = nn.Conv2d(1, 1, 3, padding=1),Process(target, schedule)
-    model = Denoiser(lambda x,t: f(x), target, schedule)
-    theirs = DPMSolverMultistepScheduler(1000, prediction_type=NAMES[target], algorithm_type=kind)
-    theirs.set_timesteps(n)
-    theirs.sigmas = sigmas(theirs, TIMES[times](process, n), process)
-    step = theirs.step
-    theirs.step = lambda out, t, x, g: step(
-        out, t, x, variance_noise=torch.randn(sz, generator=g)).prev_sample
-    agree(*follow(dpm_solver, theirs, model, lambda x,t: f(x), sz, n, times=times, eta=eta), 1e-4)
+    def theirs(process, t):
+        res = DPMSolverMultistepScheduler(1000, prediction_type=NAMES[target], algorithm_type=kind)
+        res.set_timesteps(n)
+        res.sigmas = sigmas(process, t)
+        return res
+    follow(dpm_solver, target, schedule, theirs, times, eps=1e-4, step=noisy, eta=eta)
 
-def test_flow_diffusers():
+@kinds
+@spaced
+def test_dpm_solver_flow_diffusers(times, eta, kind):
+    def theirs(process, t):
+        res = DPMSolverMultistepScheduler(1000, prediction_type='flow_prediction',
+                                          use_flow_sigmas=True, algorithm_type=kind)
+        res.set_timesteps(n)
+        res.sigmas = process.sigma(t).float()
+        return res
+    follow(dpm_solver, 'flow', 'flow', theirs, times, eps=1e-4, step=noisy, eta=eta)
+
+@pytest.mark.parametrize('times', ['uniform', 'trailing', 'karras'])
+def test_flow_diffusers(times):
     "In the schedule of flow matching `ddim` is Euler's method"
-    f,model = nn.Conv2d(1, 1, 3, padding=1),None
-    model = Denoiser(lambda x,t: f(x), 'flow', 'flow')
-    theirs = FlowMatchEulerDiscreteScheduler(1000)
+    def theirs(process, t):
+        res = FlowMatchEulerDiscreteScheduler(1000)
+        res.set_timesteps(n)
+        res.sigmas = process.sigma(t).float()
+        return res
+    follow(ddim, 'flow', 'flow', theirs, times)
+
+def test_karras_diffusers():
+    "Our spacing is theirs, between the same ends"
+    theirs = DPMSolverMultistepScheduler(1000, use_karras_sigmas=True)
     theirs.set_timesteps(n)
-    theirs.sigmas = TIMES['trailing'](model.process, n).float()
-    x = x_T = torch.randn(sz)
-    ours,_ = ddim(model, sz, n_steps=n, x_T=x_T, times='trailing', progress=False)
-    for t in theirs.timesteps: x = theirs.step(f(x), t, x).prev_sample
-    agree(ours, x)
+    hi,lo = theirs.sigmas[0].item(),theirs.sigmas[-2].item()
+    process = Process('v', 'cosine')
+    agree(sigmas(process, karras(process, n, r_max=hi, r_min=lo)), theirs.sigmas, 1e-4)
 
 def test_agree_can_fail():
     with pytest.raises(AssertionError): agree(torch.zeros(2), torch.full((2,), 1e-4))

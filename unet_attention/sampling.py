@@ -245,7 +245,7 @@ def heun(
     model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
     sz:tuple, # Shape of the samples, `(b, c, h, w)`
     device:str|torch.device='cpu', # Where to sample; as it stands, where the model is
-    n_steps:int=25, # Steps, at least 1; two evaluations each, one in the last
+    n_steps:int=25, # Steps, at least 1; two evaluations each, one in the last or a long one
     times='karras', # A name in `TIMES`, or `n_steps + 1` numbers, falling to 0
     **kwargs
 ) -> tuple[Tensor, list[Tensor]]: # The images `x_0`, shape `sz`; every step's prediction of them

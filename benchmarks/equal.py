@@ -15,6 +15,7 @@ from fastcore.script import call_parse
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from baseline import Baseline
+from unet_attention.averages import ema_update
 from unet_attention.diffusion import Denoiser, Process, noisify, to_target
 from unet_attention.evaluation import ImageEval, class_consistency, fid, load_classifier
 from unet_attention.sampling import generate
@@ -114,9 +115,7 @@ class Loop:
         loss.backward()
         self.opt.step()
         self.opt.zero_grad()
-        if self.avg:
-            d = min(self.ema, (1+self.i)/(10+self.i))
-            torch._foreach_lerp_(self.avg, self.weights, 1 - d)
+        if self.avg: ema_update(self.avg, self.weights, self.i, self.ema)
         self.i += 1
         return loss.detach()
 

@@ -64,6 +64,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'unet_attention/averages.py'),
                                          'unet_attention.averages._overlap': ('averages.html#_overlap', 'unet_attention/averages.py'),
                                          'unet_attention.averages._precise': ('averages.html#_precise', 'unet_attention/averages.py'),
+                                         'unet_attention.averages.ema_update': ('averages.html#ema_update', 'unet_attention/averages.py'),
                                          'unet_attention.averages.power_of': ('averages.html#power_of', 'unet_attention/averages.py')},
             'unet_attention.blocks': { 'unet_attention.blocks.ResBlock': ('blocks.html#resblock', 'unet_attention/blocks.py'),
                                        'unet_attention.blocks.ResBlock.__init__': ( 'blocks.html#resblock.__init__',

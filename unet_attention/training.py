@@ -24,6 +24,7 @@ from fastai.callback.schedule import *
 from fastai.callback.progress import *
 from fastai.callback.fp16 import AMPMode, GradScaler, MixedPrecision
 from fastai.callback.hook import *      # adds `summary` to Learner
+from .averages import ema_update
 from .checks import core, count, delegates, must, one_of, real, takes, tensor
 from .checks import values_known, within
 from .data import ShardedDL
@@ -248,9 +249,7 @@ class EMA(Callback):
 
     def after_step(self):
         if self.avg is None: return
-        d = min(self.decay, (1 + self.n)/(10 + self.n))
-        weights = [p.to(a.dtype) for p,a in zip(self._weights(), self.avg)]
-        torch._foreach_lerp_(self.avg, weights, 1 - d)
+        ema_update(self.avg, self._weights(), self.n, self.decay)
         self.n += 1
 
 def _wide(p):

@@ -174,6 +174,7 @@ def test_what_callbacks_gather(tmp_path):
     from fastai.basics import Callback
     from fastai.callback.tracker import SaveModelCallback
     from unet_attention.checkpoints import Checkpoint
+    from unet_attention.evaluation import Score
     from unet_attention.training import Preview
     class Count(Callback):
         kept,n = 'n',0
@@ -183,7 +184,7 @@ def test_what_callbacks_gather(tmp_path):
         def after_step(self):
             if self.train_iter == 8: raise SystemError('and dark it was')
     def make(name):
-        def score(x, c): return dict(s=1.)
+        def score(x, c): return dict(s=1., fid=Score(2., None, .1))     # of which the value counts
         cbs = [Count(), SaveModelCallback(), Preview(n=2, n_steps=1, score=score)]
         return learner(cbs=cbs, path=tmp_path/name)
     fit(whole := make('whole'))
@@ -192,6 +193,7 @@ def test_what_callbacks_gather(tmp_path):
     assert whole.count.n == resumed.count.n == 16              # 6 to train, 2 to validate, twice
     assert whole.save_model.best == resumed.save_model.best
     assert whole.preview.scores == resumed.preview.scores and len(resumed.preview.images) == 2
+    assert resumed.preview.scores[0] == dict(epoch=1, s=1., fid=2.)
     assert all((a == b).all() for a,b in zip(whole.preview.images, resumed.preview.images))
 
 def table(learn): return (learn.path/'history.csv').read_text().splitlines()

@@ -627,7 +627,7 @@ class Preview(Callback):
     def __init__(self,
         n:int=16, # Images to sample, always from the same noise
         every:int=1, # Epochs from one time to the next
-        score=None, # `score(x, c)`: numbers by name; x uint8 `(n, c, h, w)`, c `(n,)` or `None`
+        score=None, # `score(x, c)`: numbers or `Score`s by name; x uint8, c labels or `None`
         folder:str|Path|None=None, # Where to write a picture of all images each time
         **kwargs # Passed to `generate`: `sampler`, `n_steps`, `guidance`, `seed`, ...
     ):
@@ -646,7 +646,9 @@ def after_epoch(self:Preview):
     with torch.random.fork_rng():                   # training goes on as if nothing had happened
         x = generate(core(self.model), self.n, sz, c, **kw)
     self.images.append(x)
-    if self.score: self.scores.append({'epoch': self.epoch + 1, **self.score(x, c)})
+    if self.score:
+        scores = {k: getattr(v, 'value', v) for k,v in self.score(x, c).items()}
+        self.scores.append({'epoch': self.epoch + 1, **scores})
     if self.folder:
         out = Path(self.folder)/f'epoch_{self.epoch + 1:04}.png'
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,18 @@ def train_until(there, cwd, *args):
 def usable(cwd):
     return run('unet_attention_sample', 'run', '--n', 1, '--steps', 1, cwd=cwd).returncode == 0
 
+def test_sample_without_arguments(tmp_path):
+    "Clothes of all ten classes by the model of the package: the picture that README.md shows"
+    import numpy as np
+    from PIL import Image
+    r = run('unet_attention_sample', cwd=tmp_path)
+    assert r.returncode == 0, r.stderr
+    assert names(tmp_path) == {'generated.png'}
+    files = tmp_path/'generated.png',Path(__file__).parents[1]/'nbs/images/clothes.png'
+    drawn,shown = (np.asarray(Image.open(f).convert('L')).astype(int) for f in files)
+    assert drawn.shape == shown.shape
+    assert abs(drawn - shown).mean() < 2 and shown.std() > 50      # of 255; processors differ a bit
+
 def test_train_then_sample(tmp_path):
     r = run('unet_attention_train', '--n-train', 64, '--epochs', 1, *small, cwd=tmp_path)
     assert r.returncode == 0, r.stderr

@@ -1,7 +1,8 @@
-"""Training speed, sampling speed and peak memory of `TAUnet` and of diffusers' `UNet2DModel`,
-measured in turn in one run.
+"""Training speed, sampling speed and peak memory of `TAUnet`, of diffusers' `UNet2DModel` and of
+denoising-diffusion-pytorch's `Unet`, measured in turn in one run.
 
     python benchmarks/unet_speed.py --threads 2 --json speed.json
+    python benchmarks/unet_speed.py --cost              # of ours, over side and batch
 
 README.md beside this file says what is compared and how to read the tables."""
 import math, platform, resource, sys, time, torch, torch.nn.functional as F
@@ -63,9 +64,19 @@ def rival(nfs, n_blocks, attention_heads, color_channels, layers=None):
         res.down_blocks[i],res.up_blocks[L-1-i] = part.down_blocks[i],part.up_blocks[L-1-i]
     return res
 
+def ddp(nfs, n_blocks, attention_heads, color_channels):
+    "denoising-diffusion-pytorch's: two blocks a level; full attention at the levels that have ours"
+    try: from denoising_diffusion_pytorch.denoising_diffusion_pytorch import Unet
+    except ImportError: sys.exit("ddp needs denoising-diffusion-pytorch: pip install -e '.[bench]'")
+    heads = max(attention_heads)
+    return Unet(nfs[0], channels=color_channels, dim_mults=[n//nfs[0] for n in nfs],
+                full_attn=tuple(h > 0 for h in attention_heads[:len(nfs)]), attn_heads=heads,
+                attn_dim_head=max(8, nfs[-1]//heads), flash_attn=True)
+
 RIVALS = dict(full=('UNet2DModel', rival),
               trimmed=('UNet2DModel trimmed', lambda **cfg: trim(rival(**cfg))),
-              single=('UNet2DModel 1 layer', lambda **cfg: rival(**cfg, layers=1)))
+              single=('UNet2DModel 1 layer', lambda **cfg: rival(**cfg, layers=1)),
+              ddp=('denoising-diffusion-pytorch', ddp))
 CONTESTANTS = {OURS: TAUnet}
 for name,f in RIVALS.values():
     CONTESTANTS[name] = f
@@ -81,7 +92,8 @@ def build(name, cfg, device):
     return model
 
 def call(model, x, t):
-    return model(x, t) if hasattr(model, 'embed') else model(x, t, return_dict=False)[0]
+    out = model(x, t)
+    return out if torch.is_tensor(out) else out.sample
 
 class Contestant:
     "A model with its optimizer and its batches: `train` and `sample` are one step each"
@@ -132,10 +144,11 @@ def flops(model, cfg, sz):
 
 def blocks(model):
     "Numbers of residual blocks: down, middle, up"
-    names = dict(downs='down_blocks', mid='mid_block', ups='up_blocks')
-    parts = [getattr(model, a, None) or getattr(model, b) for a,b in names.items()]
-    return '+'.join(str(sum(isinstance(m, (ResidualBlock, ResnetBlock2D)) for m in p.modules()))
-                    for p in parts)
+    def is_block(m): return isinstance(m, (ResidualBlock, ResnetBlock2D)) or (
+        type(m).__name__ == 'ResnetBlock')                          # denoising-diffusion-pytorch's
+    def count(part): return sum(is_block(m) for k,c in model.named_children()
+                                if k.startswith(part) for m in c.modules())
+    return '+'.join(str(count(o)) for o in ('down', 'mid', ('up', 'final')))
 
 def matmul_rate(n, device, bf16, repeats=5):
     "Operations a second in a product of two `n` by `n` matrices, best of `repeats`"
@@ -180,6 +193,22 @@ def race(cs, kind, rounds, secs, device, after_round):
         print(f'{kind}, round {i+1} of {rounds}',
               *(f'{c.name}: {c.rounds[kind][-1]:.4g}' for c in cs), sep='  ', file=sys.stderr)
 
+SIDES,BATCHES = (16,32,64),(8,32,128)
+
+def costs(args, secs, sides=SIDES, batches=BATCHES):
+    "Images a second in training by `TAUnet`, for each side and number of images in a batch"
+    rows = []
+    for sz in sides:
+        speeds = []
+        for bs in batches:
+            c = Contestant(OURS, **dict(args, sz=sz, bs=bs))
+            seconds(c.train, 2, c.device)
+            n = max(2, round(secs/seconds(c.train, 1, c.device)))
+            speeds.append(n*bs/seconds(c.train, n, c.device))
+        rows.append([f'{sz}x{sz}', f'{flops(c.model, args["cfg"], sz)/1e9:.3g}',
+                     *(f'{o:.3g}' for o in speeds)])
+    return table(['side', 'GFLOP', *(f'in batches of {o}' for o in batches)], rows)
+
 def spread(xs, scale=1): return f'{median(xs)*scale:.3g} ({min(xs)*scale:.3g}..{max(xs)*scale:.3g})'
 def row(*cells): return '| ' + ' | '.join(map(str, cells)) + ' |'
 def table(head, rows):
@@ -223,11 +252,12 @@ def main(
     bf16:bool=False, # Autocast to bfloat16
     compile:bool=False, # `torch.compile` every contestant
     threads:int=0, # Threads of the CPU; torch's choice if 0
-    rivals:str='full,trimmed,single', # Which rivals, of full, trimmed and single
+    rivals:str='full,trimmed,single,ddp', # Which rivals, of these four
+    cost:bool=False, # Only the training speed of `TAUnet` over side and batch
     small:bool=False, # A tiny configuration, to see that everything runs
     json:str=None # Write all numbers to this file
 ):
-    "Compare `TAUnet` with diffusers' `UNet2DModel`"
+    "Compare `TAUnet` with the networks of diffusers and denoising-diffusion-pytorch"
     cfg,sz = (SMALL,8) if small else (FASHION,32)
     if small: bs,sample_bs,rounds,secs = 4,2,2,.02
     if wrong := set(rivals.split(',')) - set(RIVALS):
@@ -240,6 +270,7 @@ def main(
                 compile=compile)
     # products in TF32, as cuDNN's convolutions are
     if cuda: torch.set_float32_matmul_precision('high')
+    if cost: return print(costs(args, secs, *([(8,), (2,4)] if small else [])))
     # first, while this process is small
     memory = {n: peak_memory(n, args, torch.get_num_threads()) for n in names}
     rates,n = [],128 if small else 8192 if cuda else 2048

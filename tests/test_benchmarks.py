@@ -25,23 +25,29 @@ def cells(out):
 
 @needs_diffusers
 def test_unet_speed(tmp_path):
-    rc, out, err = run('unet_speed.py', '--small', '--json', tmp_path/'speed.json')
+    rivals = 'full,trimmed,single' + ',ddp'*bool(find_spec('denoising_diffusion_pytorch'))
+    args = '--small', '--rivals', rivals
+    rc, out, err = run('unet_speed.py', *args, '--json', tmp_path/'speed.json')
     assert rc == 0, err
-    names = 'UNet2DModel', 'UNet2DModel trimmed', 'UNet2DModel 1 layer'
+    names = ['UNet2DModel', 'UNet2DModel trimmed', 'UNet2DModel 1 layer']
+    if 'ddp' in rivals: names.append('denoising-diffusion-pytorch')
     rivals = [n + f for n in names for f in ('', ', channels_last')]
     rows = cells(out)
     ratios = [f'TAUnet / {n}' for n in rivals]
     assert [r[0] for r in rows] == ['model', '---', 'TAUnet', *rivals, 'ratio', '---', *ratios]
-    assert [len(r) for r in rows] == [8]*9 + [6]*8 and all(c for r in rows for c in r)
+    n = len(rivals)
+    assert [len(r) for r in rows] == [8]*(n + 3) + [6]*(n + 2) and all(c for r in rows for c in r)
     d = json.loads((tmp_path/'speed.json').read_text())
     for n,r in d['results'].items():
         assert len(r['train']) == len(r['sample']) == d['about']['rounds'], n
         assert min(r['train'] + r['sample'] + [r['memory'], r['share']]) > 0, n
     res = d['results']
     blocks = [res[n]['blocks'] for n in ('TAUnet', *rivals[::2])]
-    assert blocks == ['3+1+3', '3+2+5', '3+1+3', '2+2+4']
+    assert blocks == ['3+1+3', '3+2+5', '3+1+3', '2+2+4', '4+2+5'][:len(blocks)]
     assert all(res[n]['flops'] == res[f'{n}, channels_last']['flops'] > 0 for n in rivals[::2])
     assert res['UNet2DModel trimmed']['flops'] < res['UNet2DModel']['flops']
+    rc, out, err = run('unet_speed.py', '--small', '--cost')
+    assert rc == 0 and [len(r) for r in cells(out)] == [4]*3, out + err
 
 @needs_diffusers
 def test_high_rate():

@@ -2,7 +2,7 @@
 
     python benchmarks/minutes.py --data FOLDER --out runs/minutes
     python benchmarks/minutes.py --data FOLDER --out runs/minutes --minutes 60,120   # and so on
-    python benchmarks/minutes.py --out runs/minutes --table
+    python benchmarks/minutes.py --out runs/minutes --table              # a folder or a file
 
 README.md beside this file says what is measured."""
 import json, math, sys, time, torch
@@ -97,17 +97,18 @@ def run(out, minutes, nfs, blocks, heads, target, schedule, lr, stays, bs, seed,
         print(f"{out}: {m:g} minutes, {d['images']} images, eps_loss {eps_loss:.4f}, "
               f"{d['samples']}", flush=True)
 
-HEAD = ['minutes', 'images', 'eps_loss', 'FID', 'class consistency', 'runs']
+HEAD = ['rate', 'minutes', 'images', 'eps_loss', 'FID', 'class consistency', 'runs']
 
 def print_table(files):
-    "A line for each number of minutes: mean and standard deviation over the runs"
+    "A line for each rate and number of minutes: mean and standard deviation over the runs"
     rows = {}
     for f in files:
-        for d in records(f): rows.setdefault(d['minutes'], []).append(d)
-    lines = [HEAD, ['---:']*len(HEAD)]
-    for m,ds in sorted(rows.items()):
+        for d in records(f): rows.setdefault((d['stays'], d['minutes']), []).append(d)
+    lines = [HEAD, ['---', *['---:']*(len(HEAD) - 1)]]
+    for (stays,m),ds in sorted(rows.items()):
         each = [list(d['samples'].values())[0] for d in ds]
-        lines.append([f'{m:g}', f"{sum(d['images'] for d in ds)/len(ds):.0f}",
+        rate = f'falls after {stays} steps' if stays else 'stays'
+        lines.append([rate, f'{m:g}', f"{sum(d['images'] for d in ds)/len(ds):.0f}",
                       spread([d['eps_loss'] for d in ds]), spread([o[0] for o in each], '.2f'),
                       spread([o[1] for o in each], '.3f'), len(ds)])
     print('\n'.join('| ' + ' | '.join(map(str, l)) + ' |' for l in lines))
@@ -139,7 +140,7 @@ def main(
 ):
     "Train, and judge on the way"
     out = Path(out)
-    if table: return print_table(sorted(out.glob('*/minutes.jsonl')))
+    if table: return print_table([out] if out.is_file() else sorted(out.glob('*/minutes.jsonl')))
     for seed in numbers(seeds):
         run(out/str(seed), [float(m) for m in minutes.split(',')], numbers(nfs), numbers(blocks),
             numbers(heads), target, schedule, lr, stays, bs, seed, 'bf16' if bf16 else 'fp32',

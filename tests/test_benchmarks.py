@@ -418,7 +418,7 @@ def test_operators():
     assert rc == 0 and rows['convolutions'] > 10, out + err
     assert rows['all'] == sum(v for k,v in rows.items() if k != 'all'), out + err
 
-def test_minutes(fashion, tmp_path, monkeypatch):
+def test_minutes(fashion, tmp_path, monkeypatch, capsys):
     "Judged at each of the minutes, goes on where it stood, and saves a model each time"
     import minutes
     from unet_attention.saving import load_unet
@@ -441,6 +441,10 @@ def test_minutes(fashion, tmp_path, monkeypatch):
     assert not torch.equal(a, b)
     with pytest.raises(SystemExit, match='holds a run with other settings'):
         minutes.main(out=str(out), minutes='1', seeds='0', **dict(args, bs=4))
+    capsys.readouterr()
+    for o in (out, out/'0'/'minutes.jsonl'): minutes.main(table=True, out=str(o))
+    rows = cells(capsys.readouterr().out)
+    assert rows[0] == minutes.HEAD and [r[-1] for r in rows if r[1][0] == '0'] == [*'221', *'111']
 
 def test_minutes_averages():
     "The averages are PowerEMA's after a resume too, and the last weights come back after a look"

@@ -13,7 +13,7 @@ from .checks import count, must, real, tensor
 # %% ../nbs/13_averages.ipynb #978999e1
 @torch.no_grad()
 def ema_update(
-    avgs, # The averages, changed in place: tensors, or the parameters of a copy of the model
+    avgs, # Averages, changed in place, in float32: tensors, or parameters of a copy of the model
     weights, # The weights, after a step of the optimiser, in the same order
     n:int, # Steps that are in the averages already, at least 0
     decay:float=.995 # Share of the average that a step keeps at most, in [0, 1)
@@ -21,6 +21,7 @@ def ema_update(
     "`avg = d*avg + (1-d)*weight`, with `d = min(decay, (1+n)/(10+n))`"
     d = min(real('[0, 1)', decay=decay), (1 + count(0, n=n))/(10 + n))
     avgs,weights = list(avgs),list(weights)
+    must(avgs, 'be a list of tensors', avgs=[])
     fit = [tuple(o.shape) for o in avgs] == [tuple(o.shape) for o in weights]
     must(fit, 'have the shapes of the averages', weights='others')
     torch._foreach_lerp_(avgs, [w.to(a) for w,a in zip(weights, avgs)], 1 - d)

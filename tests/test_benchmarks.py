@@ -1,6 +1,7 @@
 "The scripts in `benchmarks/` run, tiny; how fast, no test can say"
 import gzip, itertools, json, math, os, subprocess, sys, types
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -22,6 +23,14 @@ def cells(out):
     "The cells of the tables in `out`, row by row"
     lines = [l for l in out.splitlines() if l.startswith('|')]
     return [[c.strip() for c in l.strip('|').split('|')] for l in lines]
+
+@pytest.mark.parametrize('name', ['agree', 'minutes'])
+def test_tables(name, capsys):
+    "The table in README.md is what the script prints of the results that lie beside it"
+    folder = root/'benchmarks'
+    import_module(name).main(table=True, out=str(folder/'results'/f'{name}.jsonl'))
+    lines,text = capsys.readouterr().out.splitlines(),(folder/'README.md').read_text()
+    assert len(lines) > 2 and [l for l in lines if l not in text] == []
 
 @needs_diffusers
 def test_unet_speed(tmp_path):

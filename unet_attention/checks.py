@@ -79,9 +79,10 @@ def within(
     **args # Tensors by name
 ): # The tensors
     "Tensors whose values lie in an interval, where that can be known without waiting"
-    a,b = interval_ends(interval)
     for k,x in args.items():
-        if values_known(x) and not ((x >= a) & (x <= b)).all():
+        if not values_known(x): continue
+        a,b = interval_ends(interval)
+        if not ((x >= a) & (x <= b)).all():
             ends = f'{x.min().item():.4g}..{x.max().item():.4g}'
             raise ValueError(f'{k} must lie in {interval}, got {ends}')
     return x if len(args) == 1 else tuple(args.values())

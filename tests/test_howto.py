@@ -23,17 +23,12 @@ def test_howto_runs(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'wandb', wandb)
     from fastai.callback.schedule import Learner         # this gives it `fit_one_cycle`
     from PIL import Image
-    from unet_attention.saving import save_unet
-    from unet_attention.shapes import SHAPE_CLASSES
-    from unet_attention.unet import ConditionalTAUnet
     matplotlib.use('Agg')
     monkeypatch.chdir(tmp_path)
     for k,colour in dict(cats='red', dogs='blue').items():
         (tmp_path/'my_photos'/k).mkdir(parents=True)
         for i in range(12):
             Image.new('RGB', (40, 36), colour).save(tmp_path/f'my_photos/{k}/{i}.png')
-    model = ConditionalTAUnet(12, nfs=(8,16), attention_heads=(0,2), n_blocks=(1,1))
-    save_unet(model, 'runs/shapes', classes=SHAPE_CLASSES, sz=32, data='shapes')
     cycle = Learner.fit_one_cycle
     monkeypatch.setattr(Learner, 'fit_one_cycle', lambda self, n, *a, **k: cycle(self, 1, *a, **k))
     code = cells(root/f'docs/howto/{name}.md')

@@ -1,8 +1,8 @@
 """Which sampler gives the best samples in how many evaluations of the network?
 
     export FASHION_MNIST_PATH=...
-    python benchmarks/steps.py fashion --out steps.jsonl
-    python benchmarks/steps.py fashion --only 'ddpm 100;dpm_solver 10' --n 10000 --seeds 0
+    python benchmarks/steps.py --out steps.jsonl
+    python benchmarks/steps.py --only 'ddpm 100;dpm_solver 10' --n 10000 --seeds 0
     python benchmarks/steps.py --table --out steps.jsonl
 
 README.md beside this file says what is compared."""
@@ -50,12 +50,14 @@ def scores(x, c):
     return dict(fid=fid(f, score.f_train), consistency=class_consistency(classifier, x, c),
                 precision=precision, recall=recall)
 
-def run(model, spec, n, seed, bs):
+def run(model, spec, n, seed, bs, bf16):
     "`n` samples, a tenth of each class: their scores, and evaluations of the network for an image"
     asked,c = [],torch.arange(n) % 10
     hook = model.register_forward_hook(lambda m, args, out: asked.append(len(out)))
     start = time.perf_counter()
-    try: x = generate(model, n, c=c, seed=seed, bs=bs, progress=False, **parsed(spec))
+    try:
+        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+            x = generate(model, n, c=c, seed=seed, bs=bs, progress=False, **parsed(spec))
     finally: hook.remove()
     secs = time.perf_counter() - start
     return dict(evaluations=round(sum(asked)/n, 1), seconds=secs, **scores(x, c))
@@ -66,7 +68,9 @@ HEAD = ['sampler and steps', 'evaluations', 'FID', 'class consistency', 'precisi
 def print_table(out):
     "A line for each sampler and number of images: mean and standard deviation over sets of noise"
     rows = {}
-    for d in records(out): rows.setdefault((d['n'], d['spec']), []).append(d)
+    for d in records(out):
+        spec = d['spec'] + ', bfloat16'*d['bf16']
+        rows.setdefault((d['n'], spec), []).append(d)
     lines = [HEAD, ['---', *['---:']*(len(HEAD) - 1)]]
     for (n,spec),ds in rows.items():
         each = [spread([d[k] for d in ds], f)
@@ -83,6 +87,7 @@ def main(
     n:int=1000, # Samples of a set
     seeds:str='0,1,2', # Of the noise, a set each
     bs:int=64, # Images at once
+    bf16:bool=False, # The network in bfloat16, which a processor with AMX does faster
     table:bool=False # Print the table of `out` and do nothing else
 ):
     "Sample with each sampler, and score; photographs of the same classes first"
@@ -92,12 +97,12 @@ def main(
     net = load_unet(model)
     for seed in map(int, seeds.split(',')):
         for spec in plan:
-            d = dict(model=model, spec=spec, n=n, seed=seed)
+            d = dict(model=model, spec=spec, n=n, seed=seed, bf16=bf16)
             done = records(out) if Path(out).exists() else []
             if any(d.items() <= o.items() for o in done): continue
             if spec == 'photographs':
                 if seed: continue
                 d |= dict(evaluations=0, **scores(*judge()[1].reference(n, torch.arange(n) % 10)))
-            else: d |= run(net, spec, n, seed, bs)
+            else: d |= run(net, spec, n, seed, bs, bf16)
             with open(out, 'a') as f: f.write(json.dumps(d) + '\n')
             print(d, flush=True)

@@ -362,10 +362,12 @@ def _say(learn, log):
 # %% ../nbs/24_cli.ipynb #24000013
 def _classes(given, vocab):
     "The numbers of the classes `'red circle,3'`; all of them if none is given"
-    from unet_attention.data import labels_of
     must(vocab or not given, 'be left out: the model has none', classes=given)
     if not vocab: return None
-    return labels_of(given, vocab).tolist() if given else [*range(len(vocab))]
+    if not given: return [*range(len(vocab))]
+    _import()
+    from unet_attention.data import labels_of
+    return labels_of(given, vocab).tolist()
 
 # %% ../nbs/24_cli.ipynb #e6ed51af
 def _picture(out, folder):

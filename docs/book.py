@@ -8,6 +8,13 @@ from fastcore.nbio import mk_cell, nb_frontmatter, read_nb
 SLOW = '# slow: takes minutes, and runs only when asked for (`#| slow`)\n'
 IMPORTS,DEFS = (ast.Import, ast.ImportFrom),(ast.FunctionDef, ast.ClassDef)
 
+def on_site(s):
+    "Text whose links lead to files of the repository, with links to the site's pages"
+    for there,here in {'../../nbs/': '../', '../../benchmarks/README.md': '../benchmarks.md',
+                       '../CONTRIBUTING.md': 'contributing.md', '../docs/': ''}.items():
+        s = s.replace(f']({there}', f']({here}')
+    return s
+
 def is_test(o):
     "Does a statement test something, and nothing else?"
     if isinstance(o, (ast.For, ast.With)):
@@ -64,6 +71,7 @@ class Book:
         for c in self.nb.cells:
             if c.cell_type == 'code': twin += self.code(c, site.names.get(self.module, ()))
             else:
+                c.source = on_site(c.source)
                 twin.append(re.sub(r'(\]\([^):]+)\.ipynb', r'\1.md', c.source))
                 if not self.cells: c.source = self.head(site, c.source)
                 self.cells.append(c)

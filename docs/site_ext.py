@@ -14,7 +14,7 @@ from jinja2 import Template
 from PIL import Image
 from sphinx.ext.intersphinx import InventoryAdapter
 from sphinx.pycode import ModuleAnalyzer
-from book import Book, made, picture
+from book import Book, made, on_site, picture
 
 PARTS = dict(book='[01]*.ipynb', tutorials='tutorials/[0-9]*.ipynb', appendices='[2-9]*.ipynb')
 
@@ -66,7 +66,8 @@ def stage(to):
         found = [p for c in cells if code in c.source and (p := picture(c))]
         (to/file).write_bytes(found[-1][1])
         return file
-    for f in to.rglob('*.md'): f.write_text(render(f, figure=figure), encoding='utf-8')
+    for f in to.rglob('*.md'):
+        f.write_text(on_site(render(f, figure=figure)), encoding='utf-8')
     for m,mod in site.modules.items():
         book = next(b for b in site.books if b.module == m)
         page = render(to/'reference/module.jinja', m=m, mod=mod, book=book, kind=kind)

@@ -1,5 +1,5 @@
 "What the README and the how-to pages tell their readers to run"
-import os, re, sys, types
+import json, os, re, sys, types
 from pathlib import Path
 import pytest
 
@@ -8,6 +8,19 @@ root = Path(__file__).resolve().parent.parent
 def cells(file):
     text = file.read_text(encoding='utf-8')
     return re.findall(r'^```python\n(.*?)^```', text, re.M|re.S)
+
+def test_links_in_the_repository():
+    "Links lead to files that are there, for who reads the clone; the home page is the site's"
+    pages = [*root.glob('*.md'), *root.glob('docs/*.md'), *root.glob('docs/howto/*.md'),
+             *root.glob('benchmarks/*.md'), *root.glob('nbs/**/[0-9]*.ipynb')]
+    for f in pages:
+        text = f.read_text(encoding='utf-8')
+        if f.suffix == '.ipynb':
+            text = '\n'.join(''.join(c['source']) for c in json.loads(text)['cells']
+                             if c['cell_type'] == 'markdown')
+        text = re.sub(r'^```.*?^```|`[^`\n]*`', '', text, flags=re.M|re.S)
+        for to in re.findall(r'\]\((?!https?:|#|{)([^)#\s]+)', text):
+            assert f == root/'docs/index.md' or (f.parent/to).exists(), f'{f.name}: {to}'
 
 @pytest.mark.parametrize('name', sorted(f.stem for f in (root/'docs/howto').glob('*.md')))
 def test_howto_runs(name, tmp_path, monkeypatch):

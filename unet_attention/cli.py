@@ -385,7 +385,7 @@ def _device():
     return 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
 
 def sample_model(
-    folder:str, # Folder of unet_attention_train or save_unet; user/name on the hub; fashion: ours
+    folder:str, # Folder of a model; user/name on the hub; or one of ours: fashion, shapes
     classes:str='', # Names or numbers of classes, with commas between; all of them if not given
     n:int=8, # Images to sample, of each class if there are classes
     steps:int=10, # Steps of the sampler

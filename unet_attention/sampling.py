@@ -9,6 +9,7 @@ __all__ = ['Time', 'TIMES', 'SAMPLERS', 'posterior', 'sample', 'uniform', 'noise
 # %% ../nbs/05_sampling.ipynb #86176154
 import math, torch
 from collections import namedtuple
+from inspect import signature
 from torch import Tensor, nn
 from .checks import (as_tensor, core, count, counts, delegates, device as on_device,
                                    ends, evaluating, must, one_of, real, takes, tensor,
@@ -150,7 +151,7 @@ def _predictor(model, c, guidance, interval, negative):
 # %% ../nbs/05_sampling.ipynb #1617df39
 def _place(model, sz, device):
     "`sz` and `device`, checked; the default device gives way to that of the model"
-    sz,device,inner = tuple(counts(n=4, sz=sz)),on_device(device or 'cpu'),core(model)
+    sz,device,inner = tuple(counts(n=4, sz=sz)),on_device('cpu' if device is None else device),core(model)
     weights = inner.parameters() if isinstance(inner, nn.Module) else ()
     at = next((p.device for p in weights), device)
     right = device.type in ('cpu', at.type)
@@ -311,7 +312,7 @@ def _own(seed, i):
     "The generator of image `i`; torch's takes 32 bits of a seed"
     return torch.Generator().manual_seed((seed*0x9E3779B1 + i) % 2**32)
 
-@delegates(sample, but='generator x_T keep')
+@delegates(sample, but='generator x_T keep n_steps times')
 def generate(
     model, # `model(x_t, t)`, or `model(x_t, t, c)` if `c` is given
     n:int, # Number of images, at least 1
@@ -320,14 +321,20 @@ def generate(
     bs:int=64, # Images at once
     seed:int=0, # With its number it decides each image; at least 0
     sampler='dpm_solver', # A name in `SAMPLERS`, or a function like them
+    n_steps:int|None=None, # Steps; as many as the sampler takes by itself, if not given
     value_range:tuple=(-1.,1.), # Values of black and of white in the model's images
     device:str|torch.device='cpu', # Where to sample; as it stands, where the model is
     progress:bool=True, # Show a progress bar
-    **kwargs # Passed to the sampler: `n_steps`, `guidance`, ...
+    **kwargs # Passed to the sampler: `guidance`, `times`, `eta`, ...
 ) -> Tensor: # uint8, `(n, c, h, w)`, on the CPU
     "Many images, batch by batch; image `i` does not depend on the batch"
     (n,bs),seed,draw = count(n=n, bs=bs),count(0, seed=seed),as_sampler(sampler)
-    res,(black,white) = [],ends(value_range=value_range)
+    sz,res,(black,white) = counts(n=3, sz=sz),[],ends(value_range=value_range)
+    if n_steps is not None: kwargs['n_steps'] = n_steps
+    known = signature(draw).parameters.values()
+    bad = kwargs.keys() - {p.name for p in known}
+    if bad and not any(p.kind == p.VAR_KEYWORD for p in known):
+        raise TypeError(f'kwargs must be arguments of the sampler, got {min(bad)!r}')
     each = {k: kwargs.pop(k, None) for k in ('negative', 'x_T')} | dict(c=c)    # one an image
     each = {k: as_tensor((n, ...), None, **{k: v}) for k,v in each.items() if v is not None}
     for i in _bar(range(0, n, bs), progress):

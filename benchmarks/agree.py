@@ -109,7 +109,7 @@ def save_sheet(x, file):
     by_gap = torch.cat([x[i::len(GAPS)] for i in range(len(GAPS))])
     Image.fromarray(image_grid(by_gap, len(x)//len(GAPS)).numpy()).save(file)
 
-HEAD = ['attention', 'gap', 'two discs', 'one colour', 'seeds']
+HEAD = ['attention', 'distance', 'two discs', 'one colour', 'seeds']
 
 def print_table(out):
     rows = {}

@@ -6,7 +6,7 @@
 __all__ = ['ema_update', 'power_of', 'PowerEMA']
 
 # %% ../nbs/13_averages.ipynb #72a6ade3
-import numpy as np, torch
+import numpy as np, torch, torch.nn.functional as F
 from torch import Tensor
 from .checks import count, must, real, tensor
 
@@ -22,6 +22,8 @@ def ema_update(
     d = min(real('[0, 1)', decay=decay), (1 + count(0, n=n))/(10 + n))
     avgs,weights = list(avgs),list(weights)
     must(avgs, 'be a list of tensors', avgs=[])
+    exact = all(o.dtype in (torch.float32, torch.float64) for o in avgs)
+    must(exact, 'be float32 or float64, in which small steps add up', TypeError, avgs='others')
     fit = [tuple(o.shape) for o in avgs] == [tuple(o.shape) for o in weights]
     must(fit, 'have the shapes of the averages', weights='others')
     torch._foreach_lerp_(avgs, [w.to(a) for w,a in zip(weights, avgs)], 1 - d)
@@ -76,7 +78,10 @@ class PowerEMA:
         t,g = torch.tensor([o[:2] for o in self.kept], dtype=torch.double).T
         h,s = torch.tensor(power_of(sigma), dtype=torch.double),t[-1]
         among = _overlap(t[:, None], g[:, None], t, g)                    # (copies, copies)
-        x = torch.linalg.lstsq(among, _overlap(t, g, s, h)[:, None]).solution[:, 0].tolist()
+        a = F.pad(among, (0, 1, 0, 1), value=1)
+        a[-1,-1] = 0                         # with a row that lets the factors add up to one
+        b = F.pad(_overlap(t, g, s, h), (0, 1), value=1)
+        x = torch.linalg.lstsq(a, b[:, None]).solution[:-1, 0].tolist()
         sums = (sum(a*o.double() for a,o in zip(x, ws)) for ws in zip(*(o[2] for o in self.kept)))
         return [o.to(w.dtype) for o,w in zip(sums, self.weights)]
 

@@ -23,7 +23,7 @@ from .arguments import count, divisible, must, one_of, real
 # %% ../nbs/24_cli.ipynb #ac5f4240
 _WHOLE = dict(sz=1, n_train=1, n_valid=1, epochs=1, bs=1, n=1, steps=1,    # the least that is right
               checkpoint_every=1, preview=0, seed=0)
-_REAL = dict(lr='(0, inf)', guidance='(-inf, inf)', seed='[0, 1e18]',
+_REAL = dict(lr='(0, inf)', guidance='[-1000, 1000]', seed='[0, 4294967295]',
              n='[1, 1e4]', steps='[1, 1e4]')
 _CHOICE = dict(target='eps v x_0 flow'.split(), sampler='ddpm ddim heun dpm_solver'.split())
 _LISTS = 'nfs', 'attention_heads', 'n_blocks'

@@ -184,7 +184,8 @@ class Denoiser(nn.Module):
         kind = p.dtype if p.is_floating_point() else x.dtype
         t = t.to(torch.promote_types(kind, t.dtype))    # its sinusoids need float32, or more
         c = [o.to(kind) if torch.is_tensor(o) and o.is_floating_point() else o for o in c]
-        out = self.model(x.to(kind), t*self.time_scale, *c)
+        x_in = x.to(kind, copy=True)                    # the network may write into it
+        out = self.model(x_in, t*self.time_scale, *c)
         if not isinstance(out, Tensor): out = out.sample if hasattr(out, 'sample') else out[0]
         return tensor(..., None, **{'model(x_t, t)': out}).to(x.dtype)
 

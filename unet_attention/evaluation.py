@@ -13,7 +13,8 @@ from importlib.resources import files
 from statistics import mean, stdev
 from torch import Tensor, nn
 from .blocks import ResidualBlock, group_norm
-from .checks import core, count, evaluating, must, one_of, patch, tensor
+from .checks import (core, count, evaluating, indices, must, one_of, patch, real,
+                                   tensor, within)
 
 # %% ../nbs/08_evaluation.ipynb #c22c3798
 class Classifier(nn.Module):
@@ -67,10 +68,15 @@ def _features(least, a, b):
     tensor(('n', 'd'), a=a), tensor(('m', a.shape[1]), b=b)
     for name,f in dict(a=a, b=b).items():
         must(len(f) >= least, f'have at least {least} rows', **{name: len(f)})
-        must(f.isfinite().all(), 'be finite', **{name: 'others'})
+        must(f.shape[1] and f.isfinite().all(), 'be finite numbers', **{name: 'others'})
     return a.cpu().double(),b.cpu().double()
 
-def _stats(f): return f.mean(0),f.T.cov()
+def _stats(f): return f.mean(0),f.T.cov().view(f.shape[1], -1)
+
+def _some(x, most):
+    "`most` of `x` at most, always the same, and not the first: they may be sorted by class"
+    if len(x) <= most: return x
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:most]]
 
 def _root(s):
     "The symmetric root of a covariance matrix"
@@ -91,19 +97,22 @@ def fid(
 def kid(
     a:Tensor, # Features of one set, `(n, d)`
     b:Tensor, # Features of the other, `(m, d)`
-    size:int=500, # Images in a subset, at most `n` and `m`
-    generator:torch.Generator|None=None # Draws the subsets; a fixed seed if not given
-) -> tuple[float, float]: # Mean over subsets without a common image, and its standard error
+    most:int=5000 # Take so many of each set at most
+) -> tuple[float, float]: # The distance, and its standard error (jackknife)
     "Kernel distance between two sets of features, without bias (Bińkowski et al. 2018)"
-    a,b = _features(2, a, b)
-    size = min(count(2, size=size), len(a), len(b))
-    g = generator or torch.Generator().manual_seed(0)
-    pick = lambda o: o[torch.randperm(len(o), generator=g)].split(size)
+    a,b = _features(3, a, b)
+    a,b = (_some(o, count(3, most=most)) for o in (a, b))
+    n,m = len(a),len(b)
     def k(u, v): return (u @ v.T/u.shape[1] + 1)**3
-    def inner(o): return (o.sum() - o.trace())/(size*(size - 1))
-    each = [(inner(k(u, u)) + inner(k(v, v)) - 2*k(u, v).mean()).item()
-            for u,v in zip(pick(a), pick(b)) if len(u) == len(v) == size]
-    return mean(each), stdev(each)/len(each)**.5 if len(each) > 1 else float('nan')
+    def inner(o):                            # of each image, the sum of `k` over the others
+        return torch.cat([k(u, o).sum(1) for u in o.split(1000)]) - (o.pow(2).mean(1) + 1)**3
+    aa,bb,ab = inner(a),inner(b),k(a, b)
+    def distance(aa, bb, ab, n, m): return aa/(n*(n - 1)) + bb/(m*(m - 1)) - 2*ab/(n*m)
+    A,B,AB = aa.sum(),bb.sum(),ab.sum()
+    without = (distance(A - 2*aa, B, AB - ab.sum(1), n - 1, m),            # each of `a` left out
+               distance(A, B - 2*bb, AB - ab.sum(0), n, m - 1))            # each of `b`
+    se = sum((len(o) - 1)**2/len(o)*o.var() for o in without)**.5
+    return distance(A, B, AB, n, m).item(), se.item()
 
 # %% ../nbs/08_evaluation.ipynb #4cb40154
 def precision_recall(
@@ -112,7 +121,8 @@ def precision_recall(
     k:int=3 # Which nearest neighbour a ball reaches
 ) -> tuple[float, float]: # Precision and recall, in [0, 1]
     "Shares of samples where real images are, and the reverse (Kynkäänniemi et al. 2019)"
-    a,b = (o.float() for o in _features(count(k=k) + 1, a, b))
+    a,b = _features(count(k=k) + 1, a, b)
+    a,b = a - b.mean(0),b - b.mean(0)                  # far from 0 `cdist` is not exact
     def inside(x, y):
         "Share of `x` in some ball of `y`"
         r = torch.cat([torch.cdist(o, y).kthvalue(k + 1).values for o in y.split(1000)])
@@ -121,6 +131,13 @@ def precision_recall(
     return inside(a, b), inside(b, a)
 
 # %% ../nbs/08_evaluation.ipynb #114c3552
+def _images(least, shape, **args):
+    "Images by name, bytes or floats of about [-1, 1], at least so many of them"
+    for k,v in args.items():
+        v = tensor(('n', *shape), 'uint8 or floating point', **{k: v})
+        must(len(v) >= least, f'have at least {least} image{"s"[:least > 1]}', **{k: len(v)})
+        if v.is_floating_point(): within('[-16, 16]', **{k: v})
+
 def _float(x): return x.float()/127.5 - 1 if x.dtype == torch.uint8 else x.float()
 
 def _at(x, model):
@@ -137,10 +154,14 @@ def class_consistency(
     bs:int=256 # Images at once
 ) -> float: # Share in [0, 1]
     "Share of the samples that the classifier takes for what was asked for"
+    _images(1, ('c', 'h', 'w'), x=x)
     tensor((len(x),), 'whole numbers', c=c)
     with evaluating(core(classifier)):
-        logits = [classifier(_at(o, classifier)).cpu() for o in x.split(count(bs=bs))]
-    return (torch.cat(logits).argmax(1) == c.cpu()).float().mean().item()
+        logits = [tensor((len(o), 'n'), **{'classifier(x)': classifier(_at(o, classifier))}).cpu()
+                  for o in x.split(count(bs=bs))]
+    logits = torch.cat(logits)
+    indices((len(x),), logits.shape[1], c=c)
+    return (logits.argmax(1) == c.cpu()).float().mean().item()
 
 # %% ../nbs/08_evaluation.ipynb #1629583e
 def _small(x): return F.avg_pool2d(_float(x), 2).flatten(1)
@@ -160,21 +181,23 @@ def memorised(
     x:Tensor, # Samples, `(n, c, h, w)`: float in [-1, 1] or uint8
     train:Tensor, # Images that were trained on, `(m, c, h, w)`, likewise, at least 2
     held_out:Tensor, # Real images that were not, `(l, c, h, w)`, likewise
-    most:int=1000, # Look at the first `most` of the samples and of the held-out images
+    most:int=1000, # Look at so many of the samples and of the held-out images at most
     limit:float|None=None # The ratio below which a sample is a copy; from `held_out` if not given
 ) -> float: # Share in [0, 1]; for images that are new, about .01
     "Share of samples as near to one training image alone as one in a hundred of unseen images"
-    for k,v in dict(x=x, train=train, held_out=held_out).items():
-        tensor(('n', *train.shape[1:]), None, **{k: v})
-    must(len(train) > 1 and len(x) and len(held_out), 'be two images or more', train=len(train))
-    if limit is None: limit = copy_limit(train, held_out[:count(most=most)])
-    return (_ratio(x[:most], train) < limit).float().mean().item()
+    _images(2, ('c', 'h', 'w'), train=train)
+    _images(1, train.shape[1:], x=x, held_out=held_out)
+    count(most=most)
+    limit = copy_limit(train, _some(held_out, most)) if limit is None else real('[0, 1]', limit=limit)
+    return (_ratio(_some(x, most), train) < limit).float().mean().item()
 
 def copy_limit(
     train:Tensor, # Images that were trained on, `(m, c, h, w)`: float in [-1, 1] or uint8
     held_out:Tensor # Real images that were not, `(l, c, h, w)`, likewise
 ) -> float: # A ratio in [0, 1]
     "The ratio below which one in a hundred of unseen images lies"
+    _images(2, ('c', 'h', 'w'), train=train)
+    _images(1, train.shape[1:], held_out=held_out)
     return max(_ratio(held_out, train).quantile(.01).item(), 1e-6)
 
 # %% ../nbs/08_evaluation.ipynb #3e8ee3b5
@@ -203,6 +226,9 @@ class ImageEval:
         bs:int=500 # Images at once
     ):
         self.f,self.classifier,self.bs = features,classifier,count(bs=bs)
+        _images(4, ('c', 'h', 'w'), train=train)
+        _images(4, train.shape[1:], held_out=held_out)
+        if labels is not None: tensor((len(held_out),), 'whole numbers', labels=labels)
         self.train,self.held_out,self.labels = train,held_out,labels
         self.f_train = self.embed(train)
         self.limit = copy_limit(train, held_out[-1000:])
@@ -212,16 +238,15 @@ class ImageEval:
         x:Tensor # Images `(n, c, h, w)`: float in [-1, 1] or uint8
     ) -> Tensor: # Features, `(n, d)`
         "The features of many images"
-        x = tensor(('n', 'c', 'h', 'w'), None, x=x)
+        _images(1, self.train.shape[1:], x=x)
         with evaluating(getattr(self.f, '__self__', self.f)):
-            return torch.cat([self.f(_at(o, self.f)).cpu() for o in x.split(self.bs)])
+            return torch.cat([tensor((len(o), 'd'), **{'features(x)': self.f(_at(o, self.f))}).cpu()
+                              for o in x.split(self.bs)])
 
     def scores(self, x, c=None):
         "All scores of one set, as numbers by name"
         f = self.embed(x)
-        g = torch.Generator().manual_seed(0)
-        some = self.f_train[torch.randperm(len(self.f_train), generator=g)[:len(f)]]
-        precision,recall = precision_recall(f, some)
+        precision,recall = precision_recall(f, _some(self.f_train, len(f)))
         copies = memorised(x, self.train, self.held_out, limit=self.limit)
         res = dict(fid=fid(f, self.f_train), kid=kid(f, self.f_train)[0], precision=precision,
                    recall=recall, memorised=copies)
@@ -245,7 +270,11 @@ def __call__(self:ImageEval,
 ) -> Scores: # By name: value, standard deviation over the sets, floor
     "Score samples; the more there are, the better"
     sets = [x] if isinstance(x, Tensor) else list(x)
+    must(sets, 'be images, or a list of sets of them', x=sets)
     n = len(sets[0])
+    for o in sets:
+        _images(4, self.train.shape[1:], x=o)
+        must(len(o) == n, f'be sets of {n} images, as the first is', x=len(o))
     each = [self.scores(o, c) for o in sets]
     floor = self.scores(*self.reference(n, c))
     def score(k):

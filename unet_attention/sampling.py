@@ -174,8 +174,8 @@ def _condition(model, b, device, **conditions):
 def _guidance(model, c, guidance, interval, negative):
     "The guidance scale and its interval, checked"
     scale,interval = real(guidance=guidance),ends('[0, 1]', False, interval=interval)
-    alone = scale == 1 and negative is None
-    must(alone or c is not None, 'be 1 without a condition c', guidance=guidance)
+    must(c is not None or negative is None, 'be None without c', negative=type(negative))
+    must(c is not None or scale == 1, 'be 1 without a condition c', guidance=guidance)
     p = getattr(getattr(core(model), 'condition', None), 'p_uncond', 1)
     fits = scale == 1 or p or negative is not None
     must(fits, 'be 1 for a model trained with p_uncond=0', guidance=guidance)
@@ -319,7 +319,7 @@ def generate(
     sz:tuple=(1,32,32), # Shape of one, `(c, h, w)`
     c:Tensor|None=None, # A condition for each, `(n, ...)`
     bs:int=64, # Images at once
-    seed:int=0, # With its number it decides each image; at least 0
+    seed:int=0, # With its number it decides each image; from 0 to 2**32 - 1
     sampler='dpm_solver', # A name in `SAMPLERS`, or a function like them
     n_steps:int|None=None, # Steps; as many as the sampler takes by itself, if not given
     value_range:tuple=(-1.,1.), # Values of black and of white in the model's images
@@ -328,7 +328,8 @@ def generate(
     **kwargs # Passed to the sampler: `guidance`, `times`, `eta`, ...
 ) -> Tensor: # uint8, `(n, c, h, w)`, on the CPU
     "Many images, batch by batch; image `i` does not depend on the batch"
-    (n,bs),seed,draw = count(n=n, bs=bs),count(0, seed=seed),as_sampler(sampler)
+    (n,bs),draw = count(n=n, bs=bs),as_sampler(sampler)
+    seed = int(real(f'[0, {2**32 - 1}]', seed=count(0, seed=seed)))
     sz,res,(black,white) = counts(n=3, sz=sz),[],ends(value_range=value_range)
     if n_steps is not None: kwargs['n_steps'] = n_steps
     known = signature(draw).parameters.values()
@@ -337,10 +338,15 @@ def generate(
         raise TypeError(f'kwargs must be arguments of the sampler, got {min(bad)!r}')
     each = {k: kwargs.pop(k, None) for k in ('negative', 'x_T')} | dict(c=c)    # one an image
     each = {k: as_tensor((n, ...), None, **{k: v}) for k,v in each.items() if v is not None}
+    _condition(model, n, 'cpu', **{k: v for k,v in each.items() if k != 'x_T'})
     for i in _bar(range(0, n, bs), progress):
         gs = [_own(seed, j) for j in range(i, min(i + bs, n))]
         some = {k: v[i:i+bs] for k,v in each.items()}
         kw = dict(generator=gs, keep=False, progress=False, **some, **kwargs)
-        x_0,_ = draw(model, (len(gs), *sz), device, **kw)
+        pair = draw(model, (len(gs), *sz), device, **kw)
+        two = isinstance(pair, tuple) and len(pair) == 2
+        must(two, 'return the images and a list', TypeError, sampler=type(pair))
+        x_0 = tensor((len(gs), *sz), **{'what sampler returns': pair[0]})
+        must(x_0.isfinite().all(), 'return finite numbers', sampler=draw)
         res.append(((x_0 - black)/(white - black)*255).clamp(0, 255).round().byte().cpu())
     return torch.cat(res)

@@ -112,10 +112,9 @@ def save_sheet(x, file):
 HEAD = ['attention', 'distance', 'two discs', 'one colour', 'seeds']
 
 def print_table(out):
-    rows = {}
-    for d in equal.records(out): rows.setdefault(d['name'], []).append(d)
+    rows = equal.alike(equal.records(out), 'name')
     lines = [HEAD, ['---', *['---:']*4]]
-    for name,ds in rows.items():
+    for (name,),ds in rows:
         for gap in map(str, GAPS):
             each = [equal.spread([d['agreement'][gap][k] for d in ds], '.2f')
                     for k in ('two', 'colour')]

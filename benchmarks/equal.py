@@ -8,6 +8,7 @@ README.md beside this file says what is compared and how."""
 import json, math, sys, time, torch, torch.nn.functional as F
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,7 +19,7 @@ from baseline import Baseline
 from unet_attention.averages import ema_update
 from unet_attention.diffusion import Denoiser, Process, noisify, to_target
 from unet_attention.evaluation import ImageEval, class_consistency, fid, load_classifier
-from unet_attention.sampling import generate
+from unet_attention.sampling import SAMPLERS, generate
 from unet_attention.sources import get_fashion_dls
 from unet_attention.training import Muon, stratified_times
 from unet_attention.unet import ConditionalTAUnet
@@ -183,15 +184,30 @@ def floor(n, data):
     "The same of real images that were not trained on, as many of each class"
     return fid_and_consistency(*reference(data).reference(n, torch.arange(n) % 10), data)
 
+def value(text):
+    "A number, numbers with commas between them, or a name"
+    try: numbers = [float(o) for o in text.split(',')]
+    except ValueError: return text
+    return tuple(numbers) if ',' in text else numbers[0]
+
+def parsed(spec):
+    "'dpm_solver 10 eta=1' as keywords of `generate`"
+    name,steps,*more = *spec.split(),'',''
+    more = [o.partition('=') for o in more if o]
+    known = signature(SAMPLERS[name]).parameters if name in SAMPLERS else ()
+    right = steps.isdigit() and all(v and k in known for k,_,v in more)
+    if not (known and right): sys.exit(
+        f"a sampler must be like 'dpm_solver 10' or 'ddim 20 eta=1', got {spec!r}")
+    return dict(sampler=name, n_steps=int(steps), **{k: value(v) for k,_,v in more})
+
 def judged(loop, samplers, n, pixels, data):
     "`n` samples by each of `samplers`, as in 'ddim 50, dpm_solver 10', a tenth of each class"
     model = Denoiser(loop.model, loop.process.target, loop.process.schedule)
     c = torch.arange(n) % 10 if loop.labels else None
     kw = dict(c=c, bs=50, value_range=(-pixels, pixels), clip=pixels, device=loop.device,
               progress=False)
-    def score(sampler, steps): return fid_and_consistency(
-        generate(model, n, sampler=sampler, n_steps=int(steps), **kw), c, data)
-    with loop.averaged(): return {s.strip(): score(*s.split()) for s in samplers.split(',')}
+    def score(**how): return fid_and_consistency(generate(model, n, **how, **kw), c, data)
+    with loop.averaged(): return {s.strip(): score(**parsed(s)) for s in samplers.split(',')}
 
 # --- the contestants
 
@@ -276,6 +292,17 @@ def run(name, size, images, n_valid, pool, bs, lr, seed, target, pixels, ema, ad
 
 def records(out): return [json.loads(l) for l in Path(out).read_text().splitlines()]
 
+OUTCOME = set('seed seconds losses flops parameters eps_loss eps_loss_last samples evaluations fid '
+              'consistency precision recall agreement'.split())
+
+def alike(runs, *shown, but=()):
+    "Runs that differ in their seed alone, by the values of the settings `shown`"
+    rows = {}
+    for d in runs:
+        rest = [(k, v) for k,v in sorted(d.items()) if k not in OUTCOME | {*but}]
+        rows.setdefault((tuple(d[k] for k in shown), json.dumps(rest)), []).append(d)
+    return [(k, ds) for (k,_),ds in rows.items()]
+
 # --- the tables
 
 def spread(xs, fmt='.4f'):
@@ -353,6 +380,7 @@ def main(
     "Train each contestant at each rate and seed, and append what came out to a file"
     if table: return print_table(out)
     if small: size,n,n_valid,pool,bs,n_samples = 'tiny',16,8,32,8,10
+    for s in samplers.split(',') if samplers else (): parsed(s)
     names = contestants.split(';')
     for k,v,known in (('contestants', names, CONTESTANTS), ('size', [size], SIZES),
                       ('target', [target], ('v', 'eps')), ('opt', [opt], ('adamw', 'muon')),

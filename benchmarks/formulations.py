@@ -19,9 +19,7 @@ HEAD = ['target', 'schedule', 'loss weight', 'eps_loss']
 
 def print_table(out):
     "A line a combination: mean and standard deviation over the seeds"
-    rows = {}
-    for d in equal.records(out):
-        rows.setdefault((d['target'], d['schedule'], d['weight']), []).append(d)
+    rows = equal.alike(equal.records(out), 'target', 'schedule', 'weight')
     names = [k for k in equal.records(out)[0]['samples']]
     head = HEAD + [f'FID, {k}' for k in names] + ['class consistency', 'seeds']
     print('\n'.join('| ' + ' | '.join(map(str, l)) + ' |' for l in (
@@ -29,7 +27,7 @@ def print_table(out):
         *([*k, equal.spread([d['eps_loss'] for d in ds]),
            *(equal.spread([d['samples'][n][0] for d in ds], '.2f') for n in names),
            equal.spread([d['samples'][names[-1]][1] for d in ds], '.3f'), len(ds)]
-          for k,ds in rows.items()))))
+          for k,ds in rows))))
 
 @call_parse
 def main(
@@ -50,6 +48,7 @@ def main(
     if table: return print_table(out)
     size,n_valid = 'small',2000
     if small: size,n,n_valid,bs,n_samples = 'tiny',16,8,8,10
+    for s in samplers.split(','): equal.parsed(s)
     plan = [tuple(o.split()) for o in only.split(';')] if only else PLAN
     if wrong := set(plan) - set(PLAN): sys.exit(f'only must be among {PLAN}, got {wrong}')
     for seed in map(int, seeds.split(',')):

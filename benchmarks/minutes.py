@@ -9,7 +9,7 @@ import json, math, sys, time, torch
 from contextlib import contextmanager
 from pathlib import Path
 from fastcore.script import call_parse
-from equal import Loop, chained, fashion_on, judged, records, spread
+from equal import Loop, alike, chained, fashion_on, judged, parsed, records, spread
 from full_scale import replacing
 from unet_attention.averages import PowerEMA
 from unet_attention.saving import save_unet
@@ -82,7 +82,8 @@ def run(out, minutes, nfs, blocks, heads, target, schedule, lr, stays, bs, seed,
     batches = chained(dls.train)
     loop.model.train()
     for m in sorted(minutes):
-        if s['seconds'] >= 60*m and s['losses']: continue
+        known = records(out/'minutes.jsonl') if (out/'minutes.jsonl').exists() else []
+        if any(d['minutes'] == m for d in known) or s['seconds'] > 60*m + 60: continue
         train(loop, batches, s, 60*m, write)
         with loop.averaged():
             eps_loss = loop.validate(dls.valid)[1]
@@ -101,11 +102,9 @@ HEAD = ['rate', 'minutes', 'images', 'eps_loss', 'FID', 'class consistency', 'ru
 
 def print_table(files):
     "A line for each rate and number of minutes: mean and standard deviation over the runs"
-    rows = {}
-    for f in files:
-        for d in records(f): rows.setdefault((d['stays'], d['minutes']), []).append(d)
+    rows = alike([d for f in files for d in records(f)], 'stays', 'minutes', but=['images'])
     lines = [HEAD, ['---', *['---:']*(len(HEAD) - 1)]]
-    for (stays,m),ds in sorted(rows.items()):
+    for (stays,m),ds in sorted(rows, key=lambda o: o[0]):
         each = [list(d['samples'].values())[0] for d in ds]
         rate = f'falls after {stays} steps' if stays else 'stays'
         lines.append([rate, f'{m:g}', f"{sum(d['images'] for d in ds)/len(ds):.0f}",
@@ -141,6 +140,7 @@ def main(
     "Train, and judge on the way"
     out = Path(out)
     if table: return print_table([out] if out.is_file() else sorted(out.glob('*/minutes.jsonl')))
+    for s in samplers.split(','): parsed(s)
     for seed in numbers(seeds):
         run(out/str(seed), [float(m) for m in minutes.split(',')], numbers(nfs), numbers(blocks),
             numbers(heads), target, schedule, lr, stays, bs, seed, 'bf16' if bf16 else 'fp32',

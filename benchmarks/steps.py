@@ -10,10 +10,10 @@ import json, sys, time, torch
 from functools import cache
 from pathlib import Path
 from fastcore.script import call_parse
-from equal import records, spread
+from equal import alike, parsed, records, spread
 from unet_attention.evaluation import (ImageEval, class_consistency, fid, load_classifier,
                                        precision_recall)
-from unet_attention.sampling import SAMPLERS, generate
+from unet_attention.sampling import generate
 from unet_attention.saving import load_unet
 from unet_attention.sources import get_fashion_dls
 
@@ -22,20 +22,6 @@ PLAN = ['ddpm 25', 'ddpm 100', 'ddim 10', 'ddim 50', 'heun 5', 'heun 10', 'dpm_s
         'dpm_solver 10 times=logsnr', 'dpm_solver 10 eta=1', 'dpm_solver 20 eta=1',
         'dpm_solver 10 eta=1 times=uniform', 'dpm_solver 8 guidance=1.5 interval=.2,.8',
         'dpm_solver 8 eta=1 guidance=1.5 interval=.2,.8']
-
-def value(text):
-    "A number, numbers with commas between them, or a name"
-    try: numbers = [float(o) for o in text.split(',')]
-    except ValueError: return text
-    return tuple(numbers) if ',' in text else numbers[0]
-
-def parsed(spec):
-    "'dpm_solver 10 eta=1' as keywords of `generate`"
-    sampler,steps,*more = spec.split()
-    if sampler not in SAMPLERS or not steps.isdigit(): sys.exit(
-        f"a sampler must be like 'dpm_solver 10' or 'ddim 20 eta=1', got {spec!r}")
-    return dict(sampler=sampler, n_steps=int(steps),
-                **{k: value(v) for k,v in (o.split('=', 1) for o in more)})
 
 @cache
 def judge(): # The classifier, and scores against the photographs
@@ -67,16 +53,13 @@ HEAD = ['sampler and steps', 'evaluations', 'FID', 'class consistency', 'precisi
 
 def print_table(out):
     "A line for each sampler and number of images: mean and standard deviation over sets of noise"
-    rows = {}
-    for d in records(out):
-        spec = d['spec'] + ', bfloat16'*d['bf16']
-        rows.setdefault((d['n'], spec), []).append(d)
+    rows = alike(records(out), 'spec', 'bf16', 'n')
     lines = [HEAD, ['---', *['---:']*(len(HEAD) - 1)]]
-    for (n,spec),ds in rows.items():
+    for (spec,bf16,n),ds in rows:
         each = [spread([d[k] for d in ds], f)
                 for k,f in (('fid', '.3f'), ('consistency', '.3f'), ('precision', '.2f'),
                             ('recall', '.2f'))]
-        lines.append([spec, f"{ds[0]['evaluations']:g}", *each, n, len(ds)])
+        lines.append([spec + ', bfloat16'*bf16, f"{ds[0]['evaluations']:g}", *each, n, len(ds)])
     print('\n'.join('| ' + ' | '.join(map(str, l)) + ' |' for l in lines))
 
 @call_parse

@@ -507,6 +507,9 @@ def test_steps(tmp_path, monkeypatch, capsys):
     steps.main(table=True, out=str(out))
     table = cells(capsys.readouterr().out)
     assert table[0] == steps.HEAD and [r[0] for r in table[2:]] == only
+    with open(out, 'a') as f: f.write(json.dumps(dict(rows[-1], model='another', fid=99.)) + '\n')
+    steps.main(table=True, out=str(out))
+    assert len(cells(capsys.readouterr().out)) == len(table) + 1        # not as one more seed
     for spec in steps.PLAN: assert isinstance(steps.parsed(spec)['n_steps'], int)
-    for spec in ('dpm 10', 'ddim ten'):
+    for spec in ('dpm 10', 'ddim ten', 'ddpm', 'ddpm 2 eta=1', 'ddim 2 eta'):
         with pytest.raises(SystemExit, match='a sampler must be like'): steps.main(only=spec)

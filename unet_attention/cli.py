@@ -454,7 +454,7 @@ def _command(name, func, **optional):
         args = vars(p.parse_args(argv))
         try:
             with _undisturbed(): func(**{k: v for k,v in args.items() if k in names})
-        except (ValueError, TypeError, OSError) as e:
+        except (ValueError, TypeError, OSError, FloatingPointError) as e:
             _fail(name, _as_option(e, func), own=_joined() and not hasattr(e, 'told_all'))
         except (MemoryError, RuntimeError) as e:
             if not _no_memory(e): raise

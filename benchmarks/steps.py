@@ -6,7 +6,7 @@
     python benchmarks/steps.py --table --out steps.jsonl
 
 README.md beside this file says what is compared."""
-import json, sys, time, torch
+import json, time, torch
 from functools import cache
 from pathlib import Path
 from fastcore.script import call_parse

@@ -151,7 +151,8 @@ def _predictor(model, c, guidance, interval, negative):
 # %% ../nbs/05_sampling.ipynb #1617df39
 def _place(model, sz, device):
     "`sz` and `device`, checked; the default device gives way to that of the model"
-    sz,device,inner = tuple(counts(n=4, sz=sz)),on_device('cpu' if device is None else device),core(model)
+    device = on_device('cpu' if device is None else device)
+    sz,inner = tuple(counts(n=4, sz=sz)),core(model)
     weights = inner.parameters() if isinstance(inner, nn.Module) else ()
     at = next((p.device for p in weights), device)
     right = device.type in ('cpu', at.type)

@@ -13,7 +13,7 @@ from importlib.resources import files
 from statistics import mean, stdev
 from torch import Tensor, nn
 from .blocks import ResidualBlock, group_norm
-from .checks import (core, count, evaluating, indices, must, one_of, patch, real,
+from .checks import (core, count, evaluating, indices, must, one_of, patch,
                                    tensor, within)
 
 # %% ../nbs/08_evaluation.ipynb #c22c3798
@@ -188,7 +188,8 @@ def memorised(
     _images(2, ('c', 'h', 'w'), train=train)
     _images(1, train.shape[1:], x=x, held_out=held_out)
     count(most=most)
-    limit = copy_limit(train, _some(held_out, most)) if limit is None else real('[0, 1]', limit=limit)
+    must(limit is None or 0 <= limit <= 1, 'be a number in [0, 1]', limit=limit)
+    if limit is None: limit = copy_limit(train, _some(held_out, most))
     return (_ratio(_some(x, most), train) < limit).float().mean().item()
 
 def copy_limit(

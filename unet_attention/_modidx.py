@@ -62,6 +62,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'unet_attention/averages.py'),
                                          'unet_attention.averages.PowerEMA.update': ( 'averages.html#powerema.update',
                                                                                       'unet_attention/averages.py'),
+                                         'unet_attention.averages._factors': ('averages.html#_factors', 'unet_attention/averages.py'),
                                          'unet_attention.averages._overlap': ('averages.html#_overlap', 'unet_attention/averages.py'),
                                          'unet_attention.averages._precise': ('averages.html#_precise', 'unet_attention/averages.py'),
                                          'unet_attention.averages.ema_update': ('averages.html#ema_update', 'unet_attention/averages.py'),

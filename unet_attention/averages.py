@@ -42,6 +42,13 @@ def _overlap(t, g, s, h):
     m = torch.minimum(t, s)
     return (g + 1)*(h + 1)/(g + h + 1)*(m/t)**(g + 1)*(m/s)**h/s
 
+def _factors(t, g, s, h):
+    "The factors of profiles `g` until `t`, adding up to one, that come nearest to `h` until `s`"
+    a = F.pad(_overlap(t[:, None], g[:, None], t, g), (0, 1, 0, 1), value=1)     # one row more:
+    a[-1,-1] = 0                                                                 # their sum
+    b = F.pad(_overlap(t, g, s, h), (0, 1), value=1)
+    return torch.linalg.lstsq(a, b[:, None]).solution[:-1, 0]
+
 # %% ../nbs/13_averages.ipynb #634a5a4b
 class PowerEMA:
     "Power-function averages of weights, and of any other length from snapshots (post-hoc EMA)"
@@ -77,11 +84,7 @@ class PowerEMA:
         must(self.kept, 'have copies: call keep() first', PowerEMA='none')
         t,g = torch.tensor([o[:2] for o in self.kept], dtype=torch.double).T
         h,s = torch.tensor(power_of(sigma), dtype=torch.double),t[-1]
-        among = _overlap(t[:, None], g[:, None], t, g)                    # (copies, copies)
-        a = F.pad(among, (0, 1, 0, 1), value=1)
-        a[-1,-1] = 0                         # with a row that lets the factors add up to one
-        b = F.pad(_overlap(t, g, s, h), (0, 1), value=1)
-        x = torch.linalg.lstsq(a, b[:, None]).solution[:-1, 0].tolist()
+        x = _factors(t, g, s, h).tolist()
         sums = (sum(a*o.double() for a,o in zip(x, ws)) for ws in zip(*(o[2] for o in self.kept)))
         return [o.to(w.dtype) for o,w in zip(sums, self.weights)]
 

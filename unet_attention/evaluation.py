@@ -255,15 +255,16 @@ class ImageEval:
             res['class_consistency'] = class_consistency(self.classifier, x, c)
         return res
 
-    def reference(self, n, c=None):
-        "As many unseen real images as samples, of the classes `c` if there are labels"
-        if c is None or self.labels is None: return self.held_out[:n],None
-        at = {int(k): iter((self.labels == k).nonzero()[:, 0].tolist()) for k in c.unique()}
-        i = torch.tensor([next(at[k], -1) for k in c.tolist()])
-        i = i[i >= 0]                                  # fewer, if there are not so many
-        return self.held_out[i],self.labels[i]
-
 # %% ../nbs/08_evaluation.ipynb #c91b6f08
+@patch
+def reference(self:ImageEval, n, c=None):
+    "As many unseen real images as samples, of the classes `c` if there are labels"
+    if c is None or self.labels is None: return self.held_out[:n],None
+    at = {int(k): iter((self.labels == k).nonzero()[:, 0].tolist()) for k in c.unique()}
+    i = torch.tensor([next(at[k], -1) for k in c.tolist()])
+    i = i[i >= 0]                                  # fewer, if there are not so many
+    return self.held_out[i],self.labels[i]
+
 @patch
 def __call__(self:ImageEval,
     x, # Samples `(n, c, h, w)`, float in [-1, 1] or uint8; or a list of such sets, one a seed

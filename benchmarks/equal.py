@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from baseline import Baseline
 from unet_attention.averages import ema_update
+from unet_attention.data import ImageTensors
 from unet_attention.diffusion import Denoiser, Process, noisify, to_target
 from unet_attention.evaluation import ImageEval, class_consistency, fid, load_classifier
 from unet_attention.sampling import SAMPLERS, generate
@@ -26,11 +27,25 @@ from unet_attention.unet import ConditionalTAUnet
 
 # --- the data and the process, as the library has them
 
-def fashion_on(device, **kwargs):
+class Resident(ImageTensors):
+    "Images on a device, out of which it cuts a batch without being waited for"
+    def __init__(self, data, device):
+        super().__init__(data.x.to(device), data.y, data.vocab, condition=data.condition.to(device))
+
+    def __getitem__(self, i):
+        if self.x.is_cuda: i = i.pin_memory().to(self.x.device, non_blocking=True)
+        return super().__getitem__(i)
+
+def enlarged(x):
+    "The 28x28 pixels inside the border, interpolated to the whole side"
+    return F.interpolate(x[:, :, 2:-2, 2:-2].float(), x.shape[2:], mode='bilinear').round().byte()
+
+def fashion_on(device, resized=False, **kwargs):
     "Fashion-MNIST whose bytes all lie on the device, so that no batch waits to be copied there"
     dls = get_fashion_dls(device=device, **kwargs)
-    for o in (dls.train.dataset, dls.valid.dataset):
-        o.x,o.condition = o.x.to(device),o.condition.to(device)
+    for dl in dls:
+        if resized: dl.dataset.x = enlarged(dl.dataset.x)
+        dl.dataset = Resident(dl.dataset, device)
     return dls
 
 def noised(x_0, t, process, generator=None):
@@ -73,9 +88,10 @@ class Loop:
         precision:str='fp32', # 'fp32' or 'bf16'
         mode:str|None=None, # Of `torch.compile`; `None` for eager
         schedule:str='cosine', # How noise is mixed in, 'cosine', 'linear' or 'flow'
-        weight:str|None=None # A name in `LOSS_WEIGHTS`; `None` for the target's squared error
+        weight:str|None=None, # A name in `LOSS_WEIGHTS`; `None` for the target's squared error
+        t_min:float=0. # No time is smaller
     ):
-        self.model,self.steps,self.lr,self.weight = model,steps,lr,weight
+        self.model,self.steps,self.lr,self.weight,self.t_min = model,steps,lr,weight,t_min
         self.process = Process(target, schedule)
         self.ema,self.labels,self.bf16 = ema,labels,precision == 'bf16'
         self.device = next(model.parameters()).device
@@ -110,7 +126,7 @@ class Loop:
         for g in self.opt.param_groups:
             g['lr'] = self.cycle(self.lr/25, self.lr, self.lr/1e5)
             g['betas'] = self.cycle(.95, .85, .95),.99
-        t = stratified_times(len(x_0), self.device)
+        t = stratified_times(len(x_0), self.device).clamp(min=self.t_min)
         x_t,y = noised(x_0, t, self.process)
         loss = self.loss(self.predict(self.net, x_t, t, c), y, t)
         loss.backward()
@@ -134,7 +150,7 @@ class Loop:
         total,n = torch.zeros(2, device=self.device),0
         for x_0,c in batches:
             t = torch.rand(len(x_0), generator=g, device=self.device)
-            t = times_of(t, self.process, r)
+            t = times_of(t.clamp(min=self.t_min), self.process, r)
             x_t,y = noised(x_0, t, self.process, g)
             error = self.predict(self.model, x_t, t, c) - y                      # (b, c, h, w)
             each = error,eps_error(error, t, self.process)
@@ -204,7 +220,8 @@ def judged(loop, samplers, n, pixels, data):
     "`n` samples by each of `samplers`, as in 'ddim 50, dpm_solver 10', a tenth of each class"
     model = Denoiser(loop.model, loop.process.target, loop.process.schedule)
     c = torch.arange(n) % 10 if loop.labels else None
-    kw = dict(c=c, bs=50, value_range=(-pixels, pixels), clip=pixels, device=loop.device,
+    bs = 500 if loop.device.type == 'cuda' else 50
+    kw = dict(c=c, bs=bs, value_range=(-pixels, pixels), clip=pixels, device=loop.device,
               progress=False)
     def score(**how): return fid_and_consistency(generate(model, n, **how, **kw), c, data)
     with loop.averaged(): return {s.strip(): score(**parsed(s)) for s in samplers.split(',')}

@@ -30,6 +30,7 @@ CONDITIONS = dict(
     baseline=RECIPE)
 KINDS = dict(unconditional=1e-3, conditional=4e-3)      # and their highest learning rates
 PEEK = 25                                               # steps of the samples after each epoch
+T_MIN = 2/math.pi*math.acos(.999**.5)                   # where `abar` is 0.999
 
 # --- the library's models, samplers and files
 
@@ -132,26 +133,30 @@ def scores(loop, dls, s, steps_s, samplers, n_samples, data):
     pixels = s['settings']['value_range'][1]
     with loop.averaged():
         valid_loss,eps_loss = loop.validate(dls.valid)
-        at_1 = loop.validate(dls.valid, r=pixels)[1]
-    with loop.amp(): made = judged(loop, samplers, n_samples, pixels, data)
+        at_1,at_half = (loop.validate(dls.valid, r=pixels/p)[1] for p in (1, .5))
+    made = {}                       # resized images are others than those the classifier knows
+    if not s['settings']['resized']:
+        with loop.amp(): made = judged(loop, samplers, n_samples, pixels, data)
     return dict(valid_loss=valid_loss, eps_loss=eps_loss, eps_loss_at_1=at_1,
-                sampling_steps_s=steps_s, fid={k: v[0] for k,v in made.items()},
-                class_consistency={k: v[1] for k,v in made.items()}, n_samples=n_samples,
+                eps_loss_at_half=at_half, sampling_steps_s=steps_s, n_samples=n_samples,
+                fid={k: v[0] for k,v in made.items()},
+                class_consistency={k: v[1] for k,v in made.items()},
                 epoch_seconds=median(h['train_seconds'] for h in s['history']),
                 train_images_s=median(h['images_s'] for h in s['history']))
 
 def run(kind, conditions, cfg, out, clock, data, lr, bs, epochs, n_train, n_valid, device,
-        precision, mode, sample_steps, samplers, n_samples, seed):
+        precision, mode, sample_steps, samplers, n_samples, seed, resized):
     "Train, sample and write to the folder `out`, from where it stands"
     cond,lr = CONDITIONS[conditions],lr or KINDS[kind]
     settings = dict(kind=kind, conditions=conditions, **cond, lr=lr, bs=bs, epochs=epochs,
-                    n_train=n_train, precision=precision, compile=mode, seed=seed, **cfg)
+                    n_train=n_train, precision=precision, compile=mode, seed=seed,
+                    resized=resized, **cfg)
     torch.manual_seed(seed)
     dls = fashion_on(device, bs=bs, path=data, n_train=n_train, n_valid=n_valid,
-                     value_range=cond['value_range'])
+                     value_range=cond['value_range'], resized=resized)
     loop = Loop(new_model(kind, conditions, cfg).to(device), epochs*len(dls.train), lr,
                 cond['target'], cond['ema'], cond['adam_eps'], cond['opt'], kind == 'conditional',
-                precision, mode)
+                precision, mode, t_min=T_MIN if resized else 0.)
     s = dict(settings=settings, history=[], losses=[], scores={})
     if (out/'state.pt').exists():
         s = torch.load(out/'state.pt', map_location='cpu')
@@ -204,6 +209,7 @@ def main(
     samplers:str='dpm_solver 20, ddim 50, ddpm 100', # Each scored by FID and class consistency
     n_samples:int=1000, # So many by each
     seed:int=42, # Of the weights and the noise
+    resized:bool=False, # Images enlarged, not padded, and `abar` at most 0.999, as in the lesson
     small:bool=False # A tiny configuration, to see that everything runs
 ):
     "Train the Fashion-MNIST models at full scale"
@@ -212,10 +218,11 @@ def main(
     cfg,n_valid,clock = (SMALL,bs,Clock(minutes)) if small else (FASHION,None,Clock(minutes))
     if small: n_samples = min(n_samples, 10)
     if nfs: cfg = dict(cfg, nfs=tuple(map(int, nfs.split(','))))
+    if precision == 'bf16': torch.set_float32_matmul_precision('high')      # Muon's products: TF32
     mode = 'reduce-overhead' if graphs else 'default' if compile else None
     for c in conditions.split(','):
         for k in kinds.split(','):
             try: run(k, c, cfg, Path(out)/f'{c}-{k}', clock, data, lr, bs, epochs, n_train, n_valid,
-                     device, precision, mode, sample_steps, samplers, n_samples, seed)
+                     device, precision, mode, sample_steps, samplers, n_samples, seed, resized)
             except FloatingPointError as e: broken = print(f'{out}/{c}-{k}: {e}') or 1
     if broken: sys.exit(1)

@@ -174,8 +174,9 @@ def _peak(name, args, threads):
     return torch.cuda.max_memory_allocated() if cuda else peak_rss() - base
 
 def peak_memory(name, args, threads):
-    "Peak memory of three training steps, in a process forked before any computing"
-    with ProcessPoolExecutor(1, mp_context=get_context('fork')) as ex:
+    "Peak memory of three training steps, in a process of its own that begins before any computing"
+    how = 'spawn' if torch.device(args['device']).type == 'cuda' else 'fork'
+    with ProcessPoolExecutor(1, mp_context=get_context(how)) as ex:
         return ex.submit(_peak, name, args, threads).result()
 
 def race(cs, kind, rounds, secs, device, after_round):

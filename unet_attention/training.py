@@ -334,20 +334,21 @@ class RaiseOnNaN(Callback):
 
 # %% ../nbs/07_training.ipynb #5bf2a293
 def orthogonalise(
-    m:Tensor, # Matrices, `(..., rows, columns)`
+    ms:list, # Matrices, `(rows, columns)` each
     steps:int=5 # Iterations
-) -> Tensor: # Same shape, singular values of about one
-    "A matrix with the directions of `m`, all of about one length (Jordan et al. 2024)"
-    x = m/(m.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    tall = x.shape[-2] > x.shape[-1]
-    if tall: x = x.mT
-    a = x @ x.mT                                  # (..., n, n), n the smaller side
-    q = one = torch.eye(a.shape[-1], device=a.device, dtype=a.dtype)
-    for _ in range(steps):
-        p = 3.4445*one - 4.775*a + 2.0315*a@a
-        q,a = p@q,p@a@p                           # of x_k: the factor so far, and x_k @ x_k.T
-    x = q @ x
-    return x.mT if tall else x
+) -> list: # Of the same shapes, singular values of about one
+    "Matrices with the directions of `ms`, all of about one length (Jordan et al. 2024)"
+    xs = torch._foreach_div(ms, torch._foreach_add(torch._foreach_norm(ms), 1e-7))
+    xs = [x if x.shape[0] <= x.shape[1] else x.mT for x in xs]
+    for n in {len(x) for x in xs}:                          # squares of one size together
+        same = [i for i,x in enumerate(xs) if len(x) == n]
+        a = torch.stack([xs[i] @ xs[i].mT for i in same])               # (k, n, n)
+        q = one = torch.eye(n, device=a.device, dtype=a.dtype).expand_as(a)
+        for _ in range(steps):
+            p = 3.4445*one - 4.775*a + 2.0315*a@a
+            q,a = p@q,p@a@p                       # of x_k: the factor so far, and x_k @ x_k.T
+        for i,f in zip(same, q): xs[i] = f @ xs[i]
+    return [x if x.shape == m.shape else x.mT for x,m in zip(xs, ms)]
 
 # %% ../nbs/07_training.ipynb #ea92f505
 class Muon(torch.optim.Optimizer):
@@ -377,12 +378,14 @@ class Muon(torch.optim.Optimizer):
         "One step of each parameter that has a gradient"
         with torch.enable_grad(): loss = closure() if closure else None
         for g in self.param_groups:
-            for p in g['params']:
-                if p.grad is None: continue
-                matrix = is_matrix(p) and not any(p is o for o in self.tables)
-                update = self._matrix_update if matrix else self._adam_update
-                u = update(p.grad, self.state[p], **g)
-                p.mul_(1 - g['lr']*g['weight_decay']).sub_(g['lr']*u)
+            ps = [p for p in g['params'] if p.grad is not None]
+            kinds = [is_matrix(p) and not any(p is o for o in self.tables) for p in ps]
+            for kind,updates in (True, self._matrix_updates),(False, self._adam_updates):
+                some = [p for p,k in zip(ps, kinds) if k is kind]
+                if not some: continue
+                us = updates([p.grad for p in some], [self.state[p] for p in some], **g)
+                torch._foreach_mul_(some, 1 - g['lr']*g['weight_decay'])
+                torch._foreach_add_(some, us, alpha=-g['lr'])
         return loss
 
 # %% ../nbs/07_training.ipynb #71322eb8
@@ -393,21 +396,29 @@ def is_matrix(
     return p.ndim >= 2 and min(p.shape[:2]) >= 16
 
 @patch
-def _matrix_update(self:Muon, grad, state, mu, **kw):
+def _matrix_updates(self:Muon, grads, states, mu, **kw):
     "Nesterov momentum, made orthogonal, with a root mean square of 0.2"
-    if not state: state['momentum'] = torch.zeros_like(grad)
-    m = state['momentum'].lerp_(grad, 1 - mu)
-    u = orthogonalise(grad.lerp(m, mu).flatten(1).float())      # (rows, columns)
-    return (.2*max(u.shape)**.5*u).view(grad.shape)
+    for g,s in zip(grads, states):
+        if not s: s['momentum'] = torch.zeros_like(g)
+    ms = [s['momentum'] for s in states]
+    torch._foreach_lerp_(ms, grads, 1 - mu)
+    ahead = torch._foreach_lerp(grads, ms, mu)
+    us = orthogonalise([u.flatten(1).float() for u in ahead])           # (rows, columns)
+    us = torch._foreach_mul(us, [.2*max(u.shape)**.5 for u in us])
+    return [u.view(g.shape) for u,g in zip(us, grads)]
 
 @patch
-def _adam_update(self:Muon, grad, state, betas, eps, **kw):
+def _adam_updates(self:Muon, grads, states, betas, eps, **kw):
     "Adam (Kingma & Ba 2015)"
-    if not state: state.update(step=0, mean=torch.zeros_like(grad), square=torch.zeros_like(grad))
-    n = state['step'] = state['step'] + 1
-    m = state['mean'].lerp_(grad, 1 - betas[0])
-    v = state['square'].lerp_(grad**2, 1 - betas[1])
-    return m/(1 - betas[0]**n)/((v/(1 - betas[1]**n)).sqrt() + eps)
+    for g,s in zip(grads, states):
+        if not s: s.update(step=0, mean=torch.zeros_like(g), square=torch.zeros_like(g))
+        s['step'] += 1
+    means,squares = ([s[k] for s in states] for k in ('mean', 'square'))
+    torch._foreach_lerp_(means, grads, 1 - betas[0])
+    torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - betas[1])
+    bias = [[1 - b**s['step'] for s in states] for b in betas]
+    roots = torch._foreach_sqrt(torch._foreach_div(squares, bias[1]))
+    return torch._foreach_div(torch._foreach_div(means, bias[0]), torch._foreach_add(roots, eps))
 
 # %% ../nbs/07_training.ipynb #b0327652
 class DiffusionLearner(Learner):

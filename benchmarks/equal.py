@@ -22,7 +22,7 @@ from unet_attention.diffusion import Denoiser, Process, noisify, to_target
 from unet_attention.evaluation import ImageEval, class_consistency, fid, load_classifier
 from unet_attention.sampling import SAMPLERS, generate
 from unet_attention.sources import get_fashion_dls
-from unet_attention.training import Muon, stratified_times
+from unet_attention.training import Muon, orthogonalise, stratified_times
 from unet_attention.unet import ConditionalTAUnet
 
 # --- the data and the process, as the library has them
@@ -100,6 +100,8 @@ class Loop:
         make = (partial(Muon, tables=tables) if opt == 'muon' else
                 partial(torch.optim.AdamW, fused=True))
         self.opt = make(model.parameters(), lr, eps=eps, weight_decay=.01)
+        if mode and opt == 'muon':
+            self.opt.orthogonalise = torch.compile(orthogonalise, mode=mode, dynamic=False)
         floats = [b for b in model.buffers() if b.is_floating_point()]      # BatchNorm's statistics
         self.weights,self.i = [o.data for o in (*model.parameters(), *floats)],0
         self.avg = None if ema is None else [w.clone() for w in self.weights]

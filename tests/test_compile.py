@@ -2,8 +2,10 @@
 import sys
 from pathlib import Path
 import pytest, torch, torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from unet_attention.diffusion import noisify, to_target
 from unet_attention.sampling import ddim, ddpm
+from unet_attention.training import Muon, orthogonalise
 from unet_attention.unet import ConditionalTAUnet, ContextTAUnet, TAUnet, UNet
 
 small = dict(nfs=(8,16), attention_heads=(0,2), n_blocks=(1,1), color_channels=1)
@@ -79,6 +81,32 @@ def test_training_step_waits_for_nothing(net):
     loss = step(model.train(), meta(3, 1, 8, 8), meta(3), meta(3, 1, 8, 8), *c)
     loss.backward()
     assert all(p.grad is None or p.grad.is_meta for p in model.parameters())
+
+class Calls(TorchDispatchMode):
+    "Counts what torch is asked to compute, views left out"
+    n = 0
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        self.n += not f.is_view
+        return f(*args, **(kwargs or {}))
+
+def test_optimiser_waits_for_nothing_and_calls_little():
+    "A step on the device of no values; its calls grow with the sizes of squares, not with weights"
+    calls = {}
+    for n in 1,4:
+        model = TAUnet(nfs=(16,32), attention_heads=(0,2), n_blocks=(n,n), color_channels=1)
+        model.to('meta')
+        for p in model.parameters(): p.grad = torch.empty_like(p)
+        opt = Muon(model.parameters())
+        opt.step()
+        with Calls() as c: opt.step()
+        calls[n] = c.n,len(list(model.parameters()))
+    more = [a - b for a,b in zip(calls[4], calls[1])]
+    assert more[0] < 1.6*more[1] and calls[1][0] < 320, calls
+
+def test_orthogonalise_is_one_graph():
+    ms = [torch.randn(16, 24), torch.randn(40, 16), torch.randn(16, 24)]
+    one = torch.compile(orthogonalise, fullgraph=True, dynamic=False, backend='aot_eager')
+    for a,b in zip(one(ms), orthogonalise(ms)): torch.testing.assert_close(a, b)
 
 def test_per_sample_gradients():
     "`vmap` over a function of the network"

@@ -353,6 +353,7 @@ def orthogonalise(
 # %% ../nbs/07_training.ipynb #ea92f505
 class Muon(torch.optim.Optimizer):
     "Orthogonal momentum for matrices (Jordan et al. 2024), AdamW for all other weights"
+    orthogonalise = staticmethod(orthogonalise)
     def __init__(self,
         params, # Parameters or groups of them
         lr:float=5e-3, # Learning rate
@@ -403,7 +404,7 @@ def _matrix_updates(self:Muon, grads, states, mu, **kw):
     ms = [s['momentum'] for s in states]
     torch._foreach_lerp_(ms, grads, 1 - mu)
     ahead = torch._foreach_lerp(grads, ms, mu)
-    us = orthogonalise([u.flatten(1).float() for u in ahead])           # (rows, columns)
+    us = self.orthogonalise([u.flatten(1).float() for u in ahead])           # (rows, columns)
     us = torch._foreach_mul(us, [.2*max(u.shape)**.5 for u in us])
     return [u.view(g.shape) for u,g in zip(us, grads)]
 

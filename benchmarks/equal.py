@@ -5,7 +5,7 @@
     python benchmarks/equal.py --table --out equal.jsonl
 
 README.md beside this file says what is compared and how."""
-import json, math, sys, time, torch, torch.nn.functional as F
+import json, math, re, sys, time, torch, torch.nn.functional as F
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from inspect import signature
@@ -213,10 +213,22 @@ def parsed(spec):
     name,steps,*more = *spec.split(),'',''
     more = [o.partition('=') for o in more if o]
     known = signature(SAMPLERS[name]).parameters if name in SAMPLERS else ()
-    right = steps.isdigit() and all(v and k in known for k,_,v in more)
+    own = 'times', 'eta', 'variance', 'guidance', 'interval'
+    right = steps.isdigit() and all(v and k in known and k in own for k,_,v in more)
     if not (known and right): sys.exit(
         f"a sampler must be like 'dpm_solver 10' or 'ddim 20 eta=1', got {spec!r}")
     return dict(sampler=name, n_steps=int(steps), **{k: value(v) for k,_,v in more})
+
+def sampler_list(text):
+    "The samplers of 'ddim 50, dpm_solver 10', or with ';' between; each must be known"
+    res = [o.strip() for o in re.split(', |;', text)]  # not at the comma of 'interval=.2,.8'
+    for o in res: parsed(o)
+    return res
+
+def at_least(n, **options):
+    "Stop unless each of these options that is given is at least `n`"
+    for k,v in options.items():
+        if v is not None and not v >= n: sys.exit(f'{k} must be at least {n}, got {v}')
 
 def judged(loop, samplers, n, pixels, data):
     "`n` samples by each of `samplers`, as in 'ddim 50, dpm_solver 10', a tenth of each class"
@@ -226,7 +238,7 @@ def judged(loop, samplers, n, pixels, data):
     kw = dict(c=c, bs=bs, value_range=(-pixels, pixels), clip=pixels, device=loop.device,
               progress=False)
     def score(**how): return fid_and_consistency(generate(model, n, **how, **kw), c, data)
-    with loop.averaged(): return {s.strip(): score(**parsed(s)) for s in samplers.split(',')}
+    with loop.averaged(): return {s: score(**parsed(s)) for s in sampler_list(samplers)}
 
 # --- the contestants
 
@@ -318,7 +330,8 @@ def alike(runs, *shown, but=()):
     "Runs that differ in their seed alone, by the values of the settings `shown`"
     rows = {}
     for d in runs:
-        rest = [(k, v) for k,v in sorted(d.items()) if k not in OUTCOME | {*but}]
+        rest = [(k, v) for k,v in sorted(d.items())
+                if v is not None and k not in OUTCOME | {*but}]
         rows.setdefault((tuple(d[k] for k in shown), json.dumps(rest)), []).append(d)
     return [(k, ds) for (k,_),ds in rows.items()]
 
@@ -399,7 +412,7 @@ def main(
     "Train each contestant at each rate and seed, and append what came out to a file"
     if table: return print_table(out)
     if small: size,n,n_valid,pool,bs,n_samples = 'tiny',16,8,32,8,10
-    for s in samplers.split(',') if samplers else (): parsed(s)
+    if samplers: sampler_list(samplers)
     names = contestants.split(';')
     for k,v,known in (('contestants', names, CONTESTANTS), ('size', [size], SIZES),
                       ('target', [target], ('v', 'eps')), ('opt', [opt], ('adamw', 'muon')),

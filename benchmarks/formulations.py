@@ -48,7 +48,7 @@ def main(
     if table: return print_table(out)
     size,n_valid = 'small',2000
     if small: size,n,n_valid,bs,n_samples = 'tiny',16,8,8,10
-    for s in samplers.split(','): equal.parsed(s)
+    equal.sampler_list(samplers)
     plan = [tuple(o.split()) for o in only.split(';')] if only else PLAN
     if wrong := set(plan) - set(PLAN): sys.exit(f'only must be among {PLAN}, got {wrong}')
     for seed in map(int, seeds.split(',')):

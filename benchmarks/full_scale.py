@@ -14,7 +14,7 @@ from statistics import median
 from fastcore.script import call_parse
 from safetensors.torch import save_file
 from baseline import RECIPE, Baseline, renoise
-from equal import Loop, fashion_on, judged, seconds
+from equal import Loop, at_least, fashion_on, judged, sampler_list, seconds
 from unet_attention.images import show_images
 from unet_attention.sampling import ddpm
 from unet_attention.saving import save_unet
@@ -104,7 +104,8 @@ def write(out, s, loop, images, vocab):
 class Clock:
     "Time is up when one more step, as long as the longest so far, would not fit"
     def __init__(self, minutes):
-        self.end,self.longest = time.perf_counter() + 60*(minutes or math.inf),0
+        self.end = math.inf if minutes is None else time.perf_counter() + 60*minutes
+        self.longest = 0
 
     def late(self): return self.longest and time.perf_counter() + self.longest > self.end
 
@@ -124,8 +125,9 @@ def train_epoch(loop, dls, s):
     device = torch.cuda.get_device_name() if cuda else f'CPU {platform.machine()}'
     epoch,n = len(s['history']) + 1,len(losses)
     s['losses'] += losses
+    images = n*dls.train.bs if dls.train.drop_last else len(dls.train.dataset)
     s['history'].append(dict(epoch=epoch, train_loss=sum(losses)/n, valid_loss=valid_loss,
-                             eps_loss=eps_loss, train_seconds=secs, images_s=n*dls.train.bs/secs,
+                             eps_loss=eps_loss, train_seconds=secs, images_s=images/secs,
                              device=device))
 
 def scores(loop, dls, s, steps_s, samplers, n_samples, data):
@@ -147,7 +149,7 @@ def scores(loop, dls, s, steps_s, samplers, n_samples, data):
 def run(kind, conditions, cfg, out, clock, data, lr, bs, epochs, n_train, n_valid, device,
         precision, mode, sample_steps, samplers, n_samples, seed, resized):
     "Train, sample and write to the folder `out`, from where it stands"
-    cond,lr = CONDITIONS[conditions],lr or KINDS[kind]
+    cond,lr = CONDITIONS[conditions],KINDS[kind] if lr is None else lr
     settings = dict(kind=kind, conditions=conditions, **cond, lr=lr, bs=bs, epochs=epochs,
                     n_train=n_train, precision=precision, compile=mode, seed=seed,
                     resized=resized, **cfg)
@@ -215,6 +217,8 @@ def main(
     "Train the Fashion-MNIST models at full scale"
     broken = 0
     check(device, precision, conditions=conditions, kinds=kinds)
+    sampler_list(samplers), at_least(4, n_samples=n_samples)
+    at_least(1, epochs=epochs, bs=bs, sample_steps=sample_steps, n_train=n_train)
     cfg,n_valid,clock = (SMALL,bs,Clock(minutes)) if small else (FASHION,None,Clock(minutes))
     if small: n_samples = min(n_samples, 10)
     if nfs: cfg = dict(cfg, nfs=tuple(map(int, nfs.split(','))))

@@ -9,12 +9,14 @@ import json, math, sys, time, torch
 from contextlib import contextmanager
 from pathlib import Path
 from fastcore.script import call_parse
-from equal import Loop, alike, chained, fashion_on, judged, parsed, records, spread
+from equal import (
+    Loop, alike, at_least, chained, fashion_on, judged, records, sampler_list, spread)
 from full_scale import replacing
 from unet_attention.averages import PowerEMA
 from unet_attention.saving import save_unet
 from unet_attention.unet import ConditionalTAUnet
 
+SLACK = 3                                          # seconds that the last step may take
 SIGMAS = .05,.1                                    # lengths of the averages; the first is judged
 
 class Steady(Loop):
@@ -56,6 +58,8 @@ def train(loop, batches, s, until, write, every=300):
         while time.perf_counter() < end:
             s['losses'].append(round(loop.step(*next(batches)).item(), 4))
         s['seconds'] += time.perf_counter() - start
+        if not math.isfinite(s['losses'][-1]): sys.exit(
+            f'the loss is {s["losses"][-1]}, and nothing was written: choose a lower --lr')
         write()
 
 def run(out, minutes, nfs, blocks, heads, target, schedule, lr, stays, bs, seed, precision,
@@ -63,7 +67,8 @@ def run(out, minutes, nfs, blocks, heads, target, schedule, lr, stays, bs, seed,
     "Train from where the folder `out` stands to the last of `minutes`, and judge at each"
     settings = dict(nfs=nfs, n_blocks=blocks, attention_heads=heads, target=target,
                     schedule=schedule, lr=lr, stays=stays, bs=bs, seed=seed, precision=precision,
-                    compile=mode, threads=torch.get_num_threads())
+                    compile=mode, threads=torch.get_num_threads(), n_train=n_train,
+                    n_valid=n_valid)
     torch.manual_seed(seed)
     model = ConditionalTAUnet(10, nfs, heads, blocks, color_channels=1, target=target,
                               schedule=schedule).to(device)
@@ -83,7 +88,7 @@ def run(out, minutes, nfs, blocks, heads, target, schedule, lr, stays, bs, seed,
     loop.model.train()
     for m in sorted(minutes):
         known = records(out/'minutes.jsonl') if (out/'minutes.jsonl').exists() else []
-        if any(d['minutes'] == m for d in known) or s['seconds'] > 60*m + 60: continue
+        if any(d['minutes'] == m for d in known) or s['seconds'] > 60*m + SLACK: continue
         train(loop, batches, s, 60*m, write)
         with loop.averaged():
             eps_loss = loop.validate(dls.valid)[1]
@@ -140,8 +145,10 @@ def main(
     "Train, and judge on the way"
     out = Path(out)
     if table: return print_table([out] if out.is_file() else sorted(out.glob('*/minutes.jsonl')))
-    for s in samplers.split(','): parsed(s)
+    sampler_list(samplers), at_least(4, n_samples=n_samples)
+    ends = [float(m) for m in minutes.split(',')]
+    for m in ends: at_least(1e-3, minutes=m)
     for seed in numbers(seeds):
-        run(out/str(seed), [float(m) for m in minutes.split(',')], numbers(nfs), numbers(blocks),
+        run(out/str(seed), ends, numbers(nfs), numbers(blocks),
             numbers(heads), target, schedule, lr, stays, bs, seed, 'bf16' if bf16 else 'fp32',
             'default' if compile else None, samplers, n_samples, n_train, n_valid, device, data)

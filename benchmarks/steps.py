@@ -10,11 +10,11 @@ import json, time, torch
 from functools import cache
 from pathlib import Path
 from fastcore.script import call_parse
-from equal import alike, parsed, records, spread
+from equal import alike, at_least, parsed, records, spread
 from unet_attention.evaluation import (ImageEval, class_consistency, fid, load_classifier,
                                        precision_recall)
 from unet_attention.sampling import generate
-from unet_attention.saving import load_unet
+from unet_attention.saving import load_unet, read_config
 from unet_attention.sources import get_fashion_dls
 
 PLAN = ['ddpm 25', 'ddpm 100', 'ddim 10', 'ddim 50', 'heun 5', 'heun 10', 'dpm_solver 6',
@@ -36,14 +36,15 @@ def scores(x, c):
     return dict(fid=fid(f, score.f_train), consistency=class_consistency(classifier, x, c),
                 precision=precision, recall=recall)
 
-def run(model, spec, n, seed, bs, bf16):
+def run(model, pixels, spec, n, seed, bs, bf16):
     "`n` samples, a tenth of each class: their scores, and evaluations of the network for an image"
     asked,c = [],torch.arange(n) % 10
     hook = model.register_forward_hook(lambda m, args, out: asked.append(len(out)))
     start = time.perf_counter()
     try:
         with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
-            x = generate(model, n, c=c, seed=seed, bs=bs, progress=False, **parsed(spec))
+            x = generate(model, n, c=c, seed=seed, bs=bs, progress=False, value_range=pixels,
+                         **parsed(spec))
     finally: hook.remove()
     secs = time.perf_counter() - start
     return dict(evaluations=round(sum(asked)/n, 1), seconds=secs, **scores(x, c))
@@ -77,7 +78,8 @@ def main(
     if table: return print_table(out)
     plan = only.split(';') if only else ['photographs', *PLAN]
     for spec in plan: spec == 'photographs' or parsed(spec)
-    net = load_unet(model)
+    net,pixels = load_unet(model),read_config(model)['extra'].get('value_range', (-1, 1))
+    at_least(4, n=n), at_least(1, bs=bs)
     for seed in map(int, seeds.split(',')):
         for spec in plan:
             d = dict(model=model, spec=spec, n=n, seed=seed, bf16=bf16)
@@ -86,6 +88,6 @@ def main(
             if spec == 'photographs':
                 if seed: continue
                 d |= dict(evaluations=0, **scores(*judge()[1].reference(n, torch.arange(n) % 10)))
-            else: d |= run(net, spec, n, seed, bs, bf16)
+            else: d |= run(net, pixels, spec, n, seed, bs, bf16)
             with open(out, 'a') as f: f.write(json.dumps(d) + '\n')
             print(d, flush=True)

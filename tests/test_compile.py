@@ -103,6 +103,31 @@ def test_optimiser_waits_for_nothing_and_calls_little():
     more = [a - b for a,b in zip(calls[4], calls[1])]
     assert more[0] < 1.6*more[1] and calls[1][0] < 320, calls
 
+def test_optimiser_is_one_weight_at_a_time():
+    "Lists of several types, weights without gradients: as if each had an optimiser"
+    torch.manual_seed(0)
+    shapes = [(20,16), (16,40,3,3), (16,20), (5,), (3,3), (16,20)]
+    types = [torch.float32]*4 + [torch.bfloat16, torch.float64]
+    ws = [[torch.nn.Parameter(torch.randn(s).to(d)) for s,d in zip(shapes, types)] for _ in '12']
+    for a,b in zip(*ws): b.data = a.data.clone()
+    opts = [Muon(ws[0], tables=[ws[0][2]])], [Muon([p], tables=[ws[1][2]]) for p in ws[1]]
+    for i in range(4):
+        for j,(a,b) in enumerate(zip(*ws)):
+            a.grad = None if i == 1 and j in (0, 3) else torch.randn_like(a)
+            b.grad = None if a.grad is None else a.grad.clone()
+        for o in (*opts[0], *opts[1]): o.step()
+    for a,b in zip(*ws): torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert 'step' in opts[0][0].state[ws[0][2]] and orthogonalise([]) == []
+
+def test_decay_of_bfloat16():
+    "A step too small for the type leaves the weight alone, as with torch's own optimisers"
+    p = torch.nn.Parameter(torch.full((3,), .75).bfloat16())
+    opt = Muon([p], lr=5e-3, weight_decay=.25, eps=1e30)
+    for _ in range(10):
+        p.grad = torch.zeros_like(p)
+        opt.step()
+    assert (p == .75).all()
+
 def test_orthogonalise_is_one_graph():
     ms = [torch.randn(16, 24), torch.randn(40, 16), torch.randn(16, 24)]
     one = torch.compile(orthogonalise, fullgraph=True, dynamic=False, backend='aot_eager')

@@ -11,7 +11,7 @@ from unet_attention.diffusion import Denoiser
 from unet_attention.checkpoints import Checkpoint, History
 from unet_attention.training import (
     EMA, ConditionalFashionDDPM, DiffusionLearner, Distributed, Diverged, FashionDDPM, Muon,
-    RaiseOnNaN, conditional_train, diffusion_learner, stratified_times, train)
+    RaiseOnNaN, conditional_train, diffusion_learner, orthogonalise, stratified_times, train)
 from unet_attention.unet import ConditionalTAUnet, TAUnet, UNet
 
 T,V = TypeError,ValueError
@@ -30,6 +30,8 @@ def fit(cbs, model=None, dls=dls):
     "An epoch of a plain `Learner`"
     learn = Learner(dls, model or net(), loss_func=F.mse_loss, cbs=cbs)
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
+
+def weight(): return nn.Parameter(torch.ones(16, 20))
 
 class Grey(nn.Module):
     "Answers in one channel, which the loss would broadcast to three"
@@ -72,6 +74,14 @@ constructors = [
     (lambda: EMA(-.1), V, 'decay must be a number in [0, 1), got -0.1'),
     (lambda: EMA('.9'), T, "decay must be a number, got '.9'"),
     (lambda: Muon(net().half().parameters()), V, 'params must be float32, float64 or bfloat16'),
+    (lambda: Muon([torch.zeros(3, dtype=torch.complex64)]), V, 'params must be float32, float64'),
+    (lambda: Muon([weight()], tables=weight()), TypeError, 'tables must be a list of weights'),
+    (lambda: Muon([weight()], betas=(.9,)), V, 'betas must be two'),
+    (lambda: Muon([dict(params=[weight()], mu=7)]), V, r'mu must be'),
+    (lambda: Muon([weight()]).add_param_group(dict(params=[weight()], lr=-1)), V, 'lr must be'),
+    (lambda: Muon([weight()]).load_state_dict(torch.optim.AdamW([weight()]).state_dict()), V,
+     "state_dict must be a Muon's"),
+    (lambda: orthogonalise(weight()), TypeError, 'ms must be a list of matrices'),
 ]
 
 learners = [

@@ -155,6 +155,24 @@ def test_not_finite():
     with pytest.raises(FloatingPointError, match='by step 4 of 5'):
         ddim(bad, (1, 1, 4, 4), n_steps=5, progress=False)
 
+def of_class(k, n): return torch.full((n, 1, 8, 8), 25*k) + torch.randint(0, 10, (n, 1, 8, 8))
+
+def test_floor_of_sorted_images():
+    "Held-out images that are sorted by class, and fewer than samples: the floor is theirs"
+    torch.manual_seed(0)
+    train,held = (torch.cat([of_class(k, n) for k in range(10)]).byte() for n in (100, 50))
+    features = lambda x: x.flatten(1)[:, :4]
+    score = ImageEval(train, held, features)
+    assert score(train[::20])['fid'].floor < .5 and 'real images' in str(score(train[::20]))
+    assert '500 real' in str(score(train))
+    few = ImageEval(train, held, features, lambda x: x.flatten(1)[:, :4], torch.arange(500)//250)
+    with pytest.raises(ValueError, match='held_out must have at least 4 images of the classes c'):
+        few(train[:20], torch.full((20,), 2))
+
+def test_logits_that_are_no_numbers():
+    with pytest.raises(ValueError, match=r'classifier\(x\) must be finite numbers'):
+        class_consistency(lambda x: torch.full((len(x), 4), torch.nan), x.x[:4], x.y[:4])
+
 def test_features_of_any_network():
     "Inception, say: any function of the images"
     net = nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 5))

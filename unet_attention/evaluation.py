@@ -160,6 +160,7 @@ def class_consistency(
         logits = [tensor((len(o), 'n'), **{'classifier(x)': classifier(_at(o, classifier))}).cpu()
                   for o in x.split(count(bs=bs))]
     logits = torch.cat(logits)
+    must(logits.isfinite().all(), 'be finite numbers', **{'classifier(x)': 'others'})
     indices((len(x),), logits.shape[1], c=c)
     return (logits.argmax(1) == c.cpu()).float().mean().item()
 
@@ -206,11 +207,12 @@ Score = namedtuple('Score', 'value sd floor')
 
 class Scores(dict):
     "`Score`s by name, shown as a table"
-    n = k = 0
+    n = k = real = 0
     def __repr__(self):
         sets = f'{self.k} sets of ' if self.k > 1 else ''
         title = f'{sets}{self.n:,} samples' if self.n else ''
-        rows = [f"{title:28}{'value':>9}{'± sd':>9}{'real images':>13}"]
+        few = f'{self.real:,} real' if self.real < self.n else 'real images'
+        rows = [f"{title:28}{'value':>9}{'± sd':>9}{few:>13}"]
         for name,(v,sd,floor) in self.items():
             rows.append(f"{name:28}{v:9.4f}{'' if sd is None else f'{sd:.4f}':>9}{floor:13.4f}")
         return '\n'.join(rows)
@@ -232,7 +234,7 @@ class ImageEval:
         if labels is not None: tensor((len(held_out),), 'whole numbers', labels=labels)
         self.train,self.held_out,self.labels = train,held_out,labels
         self.f_train = self.embed(train)
-        self.limit = copy_limit(train, held_out[-1000:])
+        self.limit = copy_limit(train, _some(held_out, 1000))
 
     @torch.no_grad()
     def embed(self,
@@ -259,7 +261,7 @@ class ImageEval:
 @patch
 def reference(self:ImageEval, n, c=None):
     "As many unseen real images as samples, of the classes `c` if there are labels"
-    if c is None or self.labels is None: return self.held_out[:n],None
+    if c is None or self.labels is None: return _some(self.held_out, n),None
     at = {int(k): iter((self.labels == k).nonzero()[:, 0].tolist()) for k in c.unique()}
     i = torch.tensor([next(at[k], -1) for k in c.tolist()])
     i = i[i >= 0]                                  # fewer, if there are not so many
@@ -277,11 +279,13 @@ def __call__(self:ImageEval,
     for o in sets:
         _images(4, self.train.shape[1:], x=o)
         must(len(o) == n, f'be sets of {n} images, as the first is', x=len(o))
-    each = [self.scores(o, c) for o in sets]
-    floor = self.scores(*self.reference(n, c))
+    if c is not None: tensor((n,), 'whole numbers', c=c)
+    real,labels = self.reference(n, c)
+    must(len(real) >= 4, 'have at least 4 images of the classes c', held_out=len(real))
+    each,floor = [self.scores(o, c) for o in sets],self.scores(real, labels)
     def score(k):
         vs = [o[k] for o in each]
         return Score(mean(vs), stdev(vs) if len(vs) > 1 else None, floor.get(k, float('nan')))
     res = Scores({k: score(k) for k in each[0]})
-    res.n,res.k = n,len(sets)
+    res.n,res.k,res.real = n,len(sets),len(real)
     return res

@@ -338,12 +338,15 @@ def orthogonalise(
     steps:int=5 # Iterations
 ) -> list: # Of the same shapes, singular values of about one
     "Matrices with the directions of `ms`, all of about one length (Jordan et al. 2024)"
+    must(isinstance(ms, (list, tuple)), 'be a list of matrices', TypeError, ms=type(ms))
+    if not ms: return []
     xs = torch._foreach_div(ms, torch._foreach_add(torch._foreach_norm(ms), 1e-7))
     xs = [x if x.shape[0] <= x.shape[1] else x.mT for x in xs]
-    for n in {len(x) for x in xs}:                          # squares of one size together
-        same = [i for i,x in enumerate(xs) if len(x) == n]
+    kinds = [(len(x), x.device, x.dtype) for x in xs]
+    for kind in dict.fromkeys(kinds):                       # squares of one size together
+        same = [i for i,k in enumerate(kinds) if k == kind]
         a = torch.stack([xs[i] @ xs[i].mT for i in same])               # (k, n, n)
-        q = one = torch.eye(n, device=a.device, dtype=a.dtype).expand_as(a)
+        q = one = torch.eye(kind[0], device=a.device, dtype=a.dtype).expand_as(a)
         for _ in range(steps):
             p = 3.4445*one - 4.775*a + 2.0315*a@a
             q,a = p@q,p@a@p                       # of x_k: the factor so far, and x_k @ x_k.T
@@ -363,14 +366,11 @@ class Muon(torch.optim.Optimizer):
         weight_decay:float=.01, # Share of `lr` by which a step shrinks the weights
         tables=() # Weights that get AdamW's step whatever their shape: those of embeddings
     ):
-        real('[0, inf)', lr=lr, weight_decay=weight_decay, eps=eps)
-        real('[0, 1)', mu=mu, **{f'betas[{i}]': b for i,b in enumerate(betas)})
+        self.tables = tables if isinstance(tables, (list, tuple)) else [None]
+        weights = all(map(torch.is_tensor, self.tables))
+        must(weights, 'be a list of weights', TypeError, tables=type(tables))
         kw = dict(lr=lr, mu=mu, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, kw)
-        self.tables = list(tables)
-        for p in (p for g in self.param_groups for p in g['params']):
-            right = 'be float32, float64 or bfloat16 (to_fp16 computes in float16, and keeps them)'
-            must(p.dtype is not torch.float16, right, params=p.dtype)
 
     def __getstate__(self): return {**super().__getstate__(), 'tables': self.tables}
 
@@ -385,7 +385,7 @@ class Muon(torch.optim.Optimizer):
                 some = [p for p,k in zip(ps, kinds) if k is kind]
                 if not some: continue
                 us = updates([p.grad for p in some], [self.state[p] for p in some], **g)
-                torch._foreach_mul_(some, 1 - g['lr']*g['weight_decay'])
+                torch._foreach_add_(us, some, alpha=g['weight_decay'])
                 torch._foreach_add_(some, us, alpha=-g['lr'])
         return loss
 
@@ -397,10 +397,36 @@ def is_matrix(
     return p.ndim >= 2 and min(p.shape[:2]) >= 16
 
 @patch
+def add_param_group(self:Muon,
+    param_group:dict # Parameters, and options that differ from the others'
+):
+    "Add parameters, whose options are checked"
+    g = {**self.defaults, **param_group}
+    real('[0, inf)', **{k: g[k] for k in ('lr', 'weight_decay', 'eps')})
+    must(isinstance(g['betas'], (list, tuple)) and len(g['betas']) == 2, 'be two', betas=g['betas'])
+    real('[0, 1)', mu=g['mu'], **{f'betas[{i}]': b for i,b in enumerate(g['betas'])})
+    n = len(self.param_groups)
+    super(Muon, self).add_param_group(param_group)
+    for p in self.param_groups[n]['params']:
+        if p.dtype in (torch.float32, torch.float64, torch.bfloat16): continue
+        del self.param_groups[n]
+        right = 'be float32, float64 or bfloat16 (to_fp16 computes in float16, and keeps them)'
+        must(False, right, params=p.dtype)
+
+@patch
+def load_state_dict(self:Muon,
+    state_dict:dict # As `state_dict` gives it
+):
+    "Go on from the state of another `Muon` of the same parameters"
+    ours = all('mu' in g for g in state_dict['param_groups'])
+    must(ours, "be a Muon's", state_dict="another optimiser's")
+    super(Muon, self).load_state_dict(state_dict)
+
+@patch
 def _matrix_updates(self:Muon, grads, states, mu, **kw):
     "Nesterov momentum, made orthogonal, with a root mean square of 0.2"
     for g,s in zip(grads, states):
-        if not s: s['momentum'] = torch.zeros_like(g)
+        if 'momentum' not in s: s['momentum'] = torch.zeros_like(g)
     ms = [s['momentum'] for s in states]
     torch._foreach_lerp_(ms, grads, 1 - mu)
     ahead = torch._foreach_lerp(grads, ms, mu)
@@ -412,7 +438,7 @@ def _matrix_updates(self:Muon, grads, states, mu, **kw):
 def _adam_updates(self:Muon, grads, states, betas, eps, **kw):
     "Adam (Kingma & Ba 2015)"
     for g,s in zip(grads, states):
-        if not s: s.update(step=0, mean=torch.zeros_like(g), square=torch.zeros_like(g))
+        if 'step' not in s: s.update(step=0, mean=torch.zeros_like(g), square=torch.zeros_like(g))
         s['step'] += 1
     means,squares = ([s[k] for s in states] for k in ('mean', 'square'))
     torch._foreach_lerp_(means, grads, 1 - betas[0])
@@ -438,6 +464,9 @@ class DiffusionLearner(Learner):
         some = any(p.requires_grad for p in self.model.parameters())
         must(some, 'have weights, of which some require gradients', model=type(core(self.model)))
         super().create_opt()
+        muon = getattr(self.opt, 'opt', None)
+        if isinstance(muon, Muon):
+            muon.tables = [m.weight for m in self.model.modules() if isinstance(m, nn.Embedding)]
 
     def _do_fit(self):
         try:
@@ -505,9 +534,7 @@ def diffusion_learner(
     else:
         must(weight is None, 'be None beside a FashionDDPM in cbs', weight=weight)
         must(times is stratified_times, 'be left out beside a FashionDDPM in cbs', times=times)
-    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
-    muon = partial(OptimWrapper, opt=Muon, tables=tables)
-    kwargs = dict(opt_func=muon, metrics=EpsLoss()) | kwargs
+    kwargs = dict(opt_func=partial(OptimWrapper, opt=Muon), metrics=EpsLoss()) | kwargs
     return DiffusionLearner(dls, model, loss_func=loss_func, wd=wd, cbs=cbs, **kwargs)
 
 # %% ../nbs/07_training.ipynb #7e0001af

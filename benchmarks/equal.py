@@ -225,10 +225,10 @@ def sampler_list(text):
     for o in res: parsed(o)
     return res
 
-def at_least(n, **options):
-    "Stop unless each of these options that is given is at least `n`"
+def at_least(least, /, **options):
+    "Stop unless each of these options that is given is at least `least`"
     for k,v in options.items():
-        if v is not None and not v >= n: sys.exit(f'{k} must be at least {n}, got {v}')
+        if v is not None and not v >= least: sys.exit(f'{k} must be at least {least}, got {v}')
 
 def judged(loop, samplers, n, pixels, data):
     "`n` samples by each of `samplers`, as in 'ddim 50, dpm_solver 10', a tenth of each class"

@@ -176,7 +176,11 @@ def test_full_scale_keeps_the_last_weights(fashion):
 def test_full_scale_refuses(fashion, capsys):
     for args,says in ((dict(precision='fp16'), 'precision must be'),
                       (dict(kinds='both'), 'kinds must be'),
-                      (dict(conditions='ours,theirs'), 'conditions must be')):
+                      (dict(conditions='ours,theirs'), 'conditions must be'),
+                      (dict(samplers='ddim'), 'a sampler must be like'),
+                      (dict(samplers='ddim 2 clip=1'), 'a sampler must be like'),
+                      (dict(epochs=0), 'epochs must be at least 1, got 0'),
+                      (dict(n_samples=1), 'n_samples must be at least 4')):
         with pytest.raises(SystemExit, match=says): full_scale.main(device='cpu', **args)
     with pytest.raises(SystemExit):                   # it says so, and leaves no folder
         full_scale.main(out=fashion/'out', data=fashion, lr=1e30, conditions='ours', **SMALL)
@@ -444,6 +448,10 @@ def test_minutes(fashion, tmp_path, monkeypatch, capsys):
     assert [r['seconds'] >= 60*r['minutes'] for r in rows] == [True]*3
     images = [r['images'] for r in rows]
     assert images == sorted(set(images)) and all(i % 8 == 0 for i in images), images
+    minutes.main(out=str(out), minutes='.02', seeds='0', **args)      # 2 s: a whole minute ago
+    assert len(equal.records(out/'0'/'minutes.jsonl')) == 3
+    with pytest.raises(SystemExit, match='minutes must be at least'):
+        minutes.main(out=str(out), minutes='-1', seeds='0', **args)
     models = [load_unet(out/'0'/f'{m:g}') for m in (.05, .15)]
     assert models[0].process.target == 'flow'
     a,b = (m.conv_in.weight for m in models)
@@ -454,6 +462,25 @@ def test_minutes(fashion, tmp_path, monkeypatch, capsys):
     for o in (out, out/'0'/'minutes.jsonl'): minutes.main(table=True, out=str(o))
     rows = cells(capsys.readouterr().out)
     assert rows[0] == minutes.HEAD and [r[-1] for r in rows if r[1][0] == '0'] == [*'221', *'111']
+
+def test_images_of_the_lesson(fashion):
+    "Enlarged images fill the side, and no time is smaller than asked for"
+    a,b = (equal.fashion_on('cpu', bs=8, path=fashion, n_train=16, n_valid=8, resized=r)
+           for r in (False, True))
+    x,y = a.train.dataset.x,b.train.dataset.x
+    assert x.shape == y.shape and y.dtype is torch.uint8 and not x[:, :, :2].any()
+    assert y[:, :, :2].any() and abs(y.float().mean()/x.float().mean()*(28/32)**2 - 1) < .02
+    names = sampler_names('ddim 2 guidance=2 interval=.2,.8, ddpm 3;heun 2')
+    assert names == ['ddim', 'ddpm', 'heun']
+    net = equal.ours(nfs=(8,), n_blocks=(1,), attention_heads=(0,), color_channels=1)
+    seen = []
+    net.register_forward_pre_hook(lambda m, args: seen.append(args[1].min().item()))
+    loop = equal.Loop(net, 4, 1e-3, t_min=.5)
+    loop.train(b.train)
+    loop.validate(b.valid)
+    assert len(seen) == 3 and min(seen) == .5
+
+def sampler_names(text): return [o.split()[0] for o in equal.sampler_list(text)]
 
 def test_minutes_averages():
     "The averages are PowerEMA's after a resume too, and the last weights come back after a look"

@@ -804,6 +804,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'unet_attention/training.py'),
                                          'unet_attention.training._check_weight': ( 'training.html#_check_weight',
                                                                                     'unet_attention/training.py'),
+                                         'unet_attention.training._checked': ('training.html#_checked', 'unet_attention/training.py'),
                                          'unet_attention.training._classes': ('training.html#_classes', 'unet_attention/training.py'),
                                          'unet_attention.training._conditional': ( 'training.html#_conditional',
                                                                                    'unet_attention/training.py'),

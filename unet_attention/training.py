@@ -353,6 +353,19 @@ def orthogonalise(
         for i,f in zip(same, q): xs[i] = f @ xs[i]
     return [x if x.shape == m.shape else x.mT for x,m in zip(xs, ms)]
 
+# %% ../nbs/07_training.ipynb #e5ea2745
+def _checked(group):
+    "A group of parameters with their options, all of which `Muon` can work with"
+    real('[0, inf)', **{k: group[k] for k in ('lr', 'weight_decay', 'eps')})
+    betas,ps = group['betas'],group['params']
+    must(isinstance(betas, (list, tuple)) and len(betas) == 2, 'be two numbers', betas=betas)
+    real('[0, 1)', mu=group['mu'], **{f'betas[{i}]': b for i,b in enumerate(betas)})
+    ps = [ps] if torch.is_tensor(ps) else list(ps)
+    for p in (o[1] if isinstance(o, tuple) else o for o in ps):         # with names or without
+        right = 'be float32, float64 or bfloat16 (to_fp16 computes in float16, and keeps them)'
+        must(p.dtype in (torch.float32, torch.float64, torch.bfloat16), right, params=p.dtype)
+    return {**group, 'params': ps}
+
 # %% ../nbs/07_training.ipynb #ea92f505
 class Muon(torch.optim.Optimizer):
     "Orthogonal momentum for matrices (Jordan et al. 2024), AdamW for all other weights"
@@ -373,6 +386,14 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, kw)
 
     def __getstate__(self): return {**super().__getstate__(), 'tables': self.tables}
+
+    def add_param_group(self, param_group):
+        super().add_param_group(_checked({**self.defaults, **param_group}))
+
+    def load_state_dict(self, state_dict):
+        ours = all('mu' in g for g in state_dict['param_groups'])
+        must(ours, "be a Muon's", state_dict="another optimiser's")
+        super().load_state_dict(state_dict)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -395,32 +416,6 @@ def is_matrix(
 ) -> bool: # `True` for weights of most convolutions and linear layers
     "Does `p` map 16 channels or more to 16 or more?"
     return p.ndim >= 2 and min(p.shape[:2]) >= 16
-
-@patch
-def add_param_group(self:Muon,
-    param_group:dict # Parameters, and options that differ from the others'
-):
-    "Add parameters, whose options are checked"
-    g = {**self.defaults, **param_group}
-    real('[0, inf)', **{k: g[k] for k in ('lr', 'weight_decay', 'eps')})
-    must(isinstance(g['betas'], (list, tuple)) and len(g['betas']) == 2, 'be two', betas=g['betas'])
-    real('[0, 1)', mu=g['mu'], **{f'betas[{i}]': b for i,b in enumerate(g['betas'])})
-    n = len(self.param_groups)
-    super(Muon, self).add_param_group(param_group)
-    for p in self.param_groups[n]['params']:
-        if p.dtype in (torch.float32, torch.float64, torch.bfloat16): continue
-        del self.param_groups[n]
-        right = 'be float32, float64 or bfloat16 (to_fp16 computes in float16, and keeps them)'
-        must(False, right, params=p.dtype)
-
-@patch
-def load_state_dict(self:Muon,
-    state_dict:dict # As `state_dict` gives it
-):
-    "Go on from the state of another `Muon` of the same parameters"
-    ours = all('mu' in g for g in state_dict['param_groups'])
-    must(ours, "be a Muon's", state_dict="another optimiser's")
-    super(Muon, self).load_state_dict(state_dict)
 
 @patch
 def _matrix_updates(self:Muon, grads, states, mu, **kw):

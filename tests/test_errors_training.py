@@ -245,3 +245,15 @@ def test_history_of_another_fit(tmp_path):
     for o in (tmp_path/'run').iterdir(): o.unlink()
     lines = run(append=True, metrics=[])
     assert len(lines) == 6 and lines[3] == head != lines[0]
+
+def test_tables_that_were_replaced():
+    "Embeddings get AdamW's step though their weights are others than when the learner was made"
+    model = ConditionalTAUnet(20, nfs=(16,), attention_heads=(0,), n_blocks=(1,))
+    learn = diffusion_learner(dls, model)
+    state = {k: v.clone() for k,v in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    muon = learn.opt.opt
+    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    assert tables and all('step' in muon.state[w] for w in tables)
+    assert any('momentum' in s for s in muon.state.values())

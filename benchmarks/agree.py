@@ -143,7 +143,7 @@ def main(
         for name in names:
             d = dict(name=name, seed=seed, images=n, bs=bs, lr=lr, target=target,
                      n_samples=n_samples)
-            done = equal.records(out) if Path(out).exists() else []
+            done = equal.records(out)
             if any(d.items() <= o.items() for o in done): continue
             res,x = run(name, seed, n, bs, lr, target, n_samples, device)
             d |= res

@@ -321,7 +321,14 @@ def run(name, size, images, n_valid, pool, bs, lr, seed, target, pixels, ema, ad
     return dict(eps_loss=averaged, eps_loss_last=last, seconds=secs, samples=made,
                 losses=[round(o, 4) for o in losses])
 
-def records(out): return [json.loads(l) for l in Path(out).read_text().splitlines()]
+def records(out):
+    "The runs in a file, a line each; none if it is not there"
+    lines = Path(out).read_text().splitlines() if Path(out).exists() else []
+    res = []
+    for i,l in enumerate(lines, 1):
+        try: res.append(json.loads(l))
+        except ValueError: sys.exit(f'{out} has a line {i} that is cut off: take it out')
+    return res
 
 OUTCOME = set('seed seconds losses flops parameters eps_loss eps_loss_last samples evaluations fid '
               'consistency precision recall agreement'.split())
@@ -339,7 +346,7 @@ def alike(runs, *shown, but=()):
 
 def spread(xs, fmt='.4f'):
     "Mean and standard deviation"
-    return f'{mean(xs):{fmt}}' + (f' ± {stdev(xs):{fmt}}' if len(xs) > 1 else '')
+    return f'{mean(xs):{fmt}}' + (f" ± {stdev(xs):{fmt.lstrip('+')}}" if len(xs) > 1 else '')
 
 HEAD = ['model', 'images', 'lr', 'parameters, M', 'GFLOP an image', 'training, TFLOP',
         'eps_loss, averages', 'eps_loss, last weights', 'FID', 'class consistency', 'runs',
@@ -430,7 +437,7 @@ def main(
         for lr in map(float, lrs.split(',')):
             for seed in map(int, seeds.split(',')):
                 d = dict(setting, name=name, images=max(1, images//bs)*bs, lr=lr, seed=seed)
-                done = records(out) if Path(out).exists() else []
+                done = records(out)
                 if any(d.items() <= o.items() for o in done): continue
                 res = run(**d, compile=compile, device=device, data=data)
                 d.update(parameters=sum(p.numel() for p in model.parameters()), flops=ops, **res)

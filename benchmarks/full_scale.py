@@ -140,8 +140,8 @@ def scores(loop, dls, s, steps_s, samplers, n_samples, data):
     if not s['settings']['resized']:
         with loop.amp(): made = judged(loop, samplers, n_samples, pixels, data)
     return dict(valid_loss=valid_loss, eps_loss=eps_loss, eps_loss_at_1=at_1,
-                eps_loss_at_half=at_half, sampling_steps_s=steps_s, n_samples=n_samples,
-                fid={k: v[0] for k,v in made.items()},
+                eps_loss_at_half=at_half, sampling_steps_s=steps_s, samplers=samplers,
+                n_samples=n_samples, fid={k: v[0] for k,v in made.items()},
                 class_consistency={k: v[1] for k,v in made.items()},
                 epoch_seconds=median(h['train_seconds'] for h in s['history']),
                 train_images_s=median(h['images_s'] for h in s['history']))
@@ -165,6 +165,8 @@ def run(kind, conditions, cfg, out, clock, data, lr, bs, epochs, n_train, n_vali
         if s['settings'] != settings: sys.exit(f'{out} holds a run with other settings: choose '
                                                f"another --out, or these: {s['settings']}")
         loop.load_state_dict(s.pop('loop'))
+        asked = dict(samplers=samplers, n_samples=n_samples)
+        if not asked.items() <= s['scores'].items(): s['scores'] = {}      # others were asked for
     def images(net, n):
         with loop.averaged(), loop.amp(): return sample(net, kind, conditions, 10, n, device, seed)
     while not s['scores']:

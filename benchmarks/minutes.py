@@ -87,7 +87,7 @@ def run(out, minutes, nfs, blocks, heads, target, schedule, lr, stays, bs, seed,
     batches = chained(dls.train)
     loop.model.train()
     for m in sorted(minutes):
-        known = records(out/'minutes.jsonl') if (out/'minutes.jsonl').exists() else []
+        known = records(out/'minutes.jsonl')
         if any(d['minutes'] == m for d in known) or s['seconds'] > 60*m + SLACK: continue
         train(loop, batches, s, 60*m, write)
         with loop.averaged():

@@ -83,7 +83,7 @@ def main(
     for seed in map(int, seeds.split(',')):
         for spec in plan:
             d = dict(model=model, spec=spec, n=n, seed=seed, bf16=bf16)
-            done = records(out) if Path(out).exists() else []
+            done = records(out)
             if any(d.items() <= o.items() for o in done): continue
             if spec == 'photographs':
                 if seed: continue

@@ -8,9 +8,9 @@ README.md beside this file says what is compared."""
 import json, math, sys, time, types, torch, torch.nn.functional as F
 from contextlib import nullcontext
 from pathlib import Path
-from statistics import mean, stdev
 from fastcore.script import call_parse
 from torch import nn
+from equal import records, spread
 from unet_attention.attention import AttentionBlock, MultiheadSelfAttention1D, attend
 from unet_attention.blocks import ResidualBlock, TAResBlock
 from unet_attention.diffusion import abar, noisify, to_target
@@ -155,8 +155,9 @@ V |= {f'shortcut of x, AdamW, rate {lr}': dict(net=old, lr=float(lr), opt=adamw)
 V |= {'shortcut of silu(norm1(x))': dict(net=method(ResidualBlock, 'forward', silu_shortcut)),
       'time before the norm': dict(net=method(ResidualBlock, 'condition', time_before_norm)),
       'time after both norms': dict(net=time_twice), 'time starts at zero': dict(net=zero_time),
-      'residual sums / sqrt(2)': dict(net=scaled_residual), 'QK norm': dict(net=with_qk_norm),
-      'dropout .1': dict(net=dropout(.1)),
+      'residual sums / sqrt(2)': dict(net=scaled_residual),
+      'residual sums / sqrt(2), weights held': dict(net=scaled_residual, hold=True),
+      'QK norm': dict(net=with_qk_norm), 'dropout .1': dict(net=dropout(.1)),
       'middle Res-Attn-Res': dict(net=res_attn_res), 'skip from conv_in': dict(net=first_skip),
       'Fourier features': dict(net=fourier),
       '8 channels a group': dict(net=groups(lambda c: max(1, min(32, c//8)))),
@@ -210,8 +211,9 @@ def run(dls, cfg, seed, compiled, precision, device, net=None, lr=5e-3, opt=Muon
     model.to(memory_format=torch.channels_last).to(device).train()
     opt = opt(model.parameters(), lr, **{**dict(betas=(.9, .99), weight_decay=.01), **kw})
     after,f = held(model) if hold else None,torch.compile(model) if compiled else model
-    avgs = [[p.detach().clone() for p in model.parameters()] for _ in EMAS]
     losses,n = [],len(dls.train)
+    emas = [d for d in EMAS if d == EMAS[0] or d < (1+n)/(10+n)]    # short runs have one average
+    avgs = [[p.detach().clone() for p in model.parameters()] for _ in emas]
     torch.manual_seed(1000 + seed)
     for i,(x_0,c) in enumerate(dls.train):
         for g in opt.param_groups: g['lr'] = lr*rate(i, n, pct, flat)
@@ -224,23 +226,25 @@ def run(dls, cfg, seed, compiled, precision, device, net=None, lr=5e-3, opt=Muon
         opt.zero_grad()
         if after: after()
         raw = [p.data for p in model.parameters()]
-        for avg,d in zip(avgs, EMAS): torch._foreach_lerp_(avg, raw, 1 - min(d, (1+i)/(10+i)))
+        for avg,d in zip(avgs, emas): torch._foreach_lerp_(avg, raw, 1 - min(d, (1+i)/(10+i)))
         losses.append(loss.item())
     return losses, eps_losses(model, [raw, *avgs], dls.valid, precision, device)
 
 def table(file):
+    "Mean and standard deviation over the seeds; per cents are of `as it is` with the same seed"
     rows = {}
-    for l in Path(file).read_text().splitlines():
-        d = json.loads(l)
-        rows.setdefault((d['net'], d['name']), []).append(d)
-    print('| network | variant | eps_loss, averages | standard deviation | runs | of as it is '
-          '| last weights |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |')
-    for (net,name),ds in rows.items():
-        v = [min(d['eps_loss'][1:]) for d in ds]
-        ref = [min(d['eps_loss'][1:]) for d in rows.get((net, 'as it is'), ds)]
-        sd,last = stdev(v) if len(v) > 1 else 0,mean(d['eps_loss'][0] for d in ds)
-        print(f'| {net} | {name} | {mean(v):.4f} | {sd:.4f} | {len(v)} '
-              f'| {mean(v)/mean(ref):.3f} | {last:.4f} |')
+    for d in records(file):
+        net = d['net'] + ', bfloat16'*d['bf16']
+        rows.setdefault((net, d['name']), {})[d['seed']] = min(d['eps_loss'][1:]),d['eps_loss'][0]
+    print('| network | variant | runs | eps_loss, averages | more than as it is, % '
+          '| eps_loss, last weights |\n| --- | --- | ---: | ---: | ---: | ---: |')
+    for (net,name),runs in rows.items():
+        ref = rows.get((net, 'as it is'), {})
+        more = [100*(v/ref[s][0] - 1) for s,(v,_) in runs.items()
+                if s in ref and name != 'as it is']
+        avg,last = map(spread, zip(*runs.values()))
+        print(f"| {net} | {name} | {len(runs)} | {avg} | {spread(more, '+.1f') if more else ''} "
+              f'| {last} |')
 
 @call_parse
 def main(
@@ -267,18 +271,16 @@ def main(
     precision = (lambda: torch.autocast(device, torch.bfloat16)) if bf16 else nullcontext
     for name in names:
         for seed in map(int, seeds.split(',')):
-            lines = Path(out).read_text().splitlines() if Path(out).exists() else []
-            done = [json.loads(l) for l in lines]
-            if any((d['net'], d['name'], d['seed'], d['n']) == (net, name, seed, n) for d in done):
-                continue
+            this = dict(net=net, name=name, seed=seed, n=n, bf16=bf16)
+            if any(this.items() <= d.items() for d in records(out)): continue
             torch.manual_seed(seed)
             dls = (get_shapes_dls(bs=bs, n_train=n, n_valid=2*bs, sz=16, device=device)
                    if net == 'small' else
                    get_fashion_dls(bs=bs, path=data, n_train=n, n_valid=2000, device=device))
             start = time.time()
             losses,eps = run(dls, cfg, seed, compile, precision, device, **{'lr': lr, **V[name]})
-            d = dict(net=net, name=name, seed=seed, n=n, eps_loss=eps, emas=EMAS,
-                     seconds=time.time() - start, losses=[round(o, 4) for o in losses], bf16=bf16)
+            d = dict(**this, eps_loss=eps, seconds=time.time() - start,
+                     losses=[round(o, 4) for o in losses])
             with open(out, 'a') as f: f.write(json.dumps(d) + '\n')
             print(f'{name:32} seed {seed}  '
                   + ' '.join(f'{o:.4f}' for o in eps) + f"   {d['seconds']:.0f} s", flush=True)

@@ -130,6 +130,10 @@ def test_full_scale(fashion, conditions, target, value_range):
     before = {f: f.stat().st_mtime_ns for f in out.glob('**/*')}
     full_scale.main(**kwargs)
     assert {f: f.stat().st_mtime_ns for f in out.glob('**/*')} == before
+    full_scale.main(**dict(kwargs, kinds='conditional', samplers='ddim 2'))       # judged anew
+    d = out/f'{conditions}-conditional'
+    assert list(json.loads((d/'timing.json').read_text())['fid']) == ['ddim 2']
+    assert len(table(d)) == 1 + 2
 
 def test_full_scale_command(fashion):
     args = ('--small --device cpu --bs 8 --n-train 16 --epochs 1 --nfs 8,16 --sample-steps 2 '
@@ -421,6 +425,9 @@ def test_variants(tmp_path):
     assert rc == 0 and out == '', out + err
     rc, out, err = run('variants.py', '--table-only', '--out', tmp_path/'v.jsonl')
     assert rc == 0 and out.count('| small |') == 6, out + err
+    with open(tmp_path/'v.jsonl', 'a') as f: f.write('{"net": "sma')           # killed meanwhile
+    rc, out, err = run('variants.py', '--table-only', '--out', tmp_path/'v.jsonl')
+    assert rc == 1 and 'line 7 that is cut off' in err
     rc, out, err = run('variants.py', '--only', 'nothing')
     assert rc == 1 and 'only must be among as it is' in err
 

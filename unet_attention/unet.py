@@ -139,8 +139,13 @@ class TAUnet(nn.Module):
 
 # %% ../nbs/03_unet.ipynb #8e22df6f
 @patch
-def embed(self:TAUnet, x, t, c=None, drop=None):
-    "Check the arguments; timestep embedding plus condition, `(b, t_embed)`, and the context"
+def embed(self:TAUnet,
+    x:Tensor, # Noisy images, `(b, color_channels, h, w)`
+    t:Tensor, # Times, `(b,)`, in [0, 1]
+    c=None, # What the condition takes, `(b, ...)`; `None` for the null condition
+    drop:Tensor|None=None # Boolean, `(b,)`: where the null condition takes the place of `c`
+) -> tuple: # Timestep embedding plus condition, `(b, t_embed)`; the context and its mask, or ()
+    "Check the arguments, and embed time and condition"
     b = x.shape[0]
     images(x, self.color_channels, self.factor), times(t, b)
     if self.condition is None:

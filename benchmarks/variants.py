@@ -7,11 +7,10 @@ images?
 README.md beside this file says what is compared."""
 import json, math, sys, time, types, torch, torch.nn.functional as F
 from contextlib import nullcontext
-from pathlib import Path
 from fastcore.script import call_parse
 from torch import nn
 from equal import records, spread
-from unet_attention.attention import AttentionBlock, MultiheadSelfAttention1D, attend
+from unet_attention.attention import AttentionBlock, MultiheadSelfAttention1D, attend, group_norm
 from unet_attention.blocks import ResidualBlock, TAResBlock
 from unet_attention.diffusion import abar, noisify, to_target
 from unet_attention.shapes import get_shapes_dls
@@ -85,20 +84,56 @@ def first_skip(model):
     last = model.ups[-1] = Last(model.ups[-1], model.config['t_embed'], model.config['nfs'][0])
     model.conv_in.register_forward_hook(lambda m, args, out: setattr(last, 'first', out))
 
+def log_nsr(t):
+    "An eighth of the log of noise to signal (twice that of Karras et al. 2022), in [-1.73, 1.73]"
+    a = abar(t.double()).clamp(1e-6, 1 - 1e-6)
+    return (((1 - a)/a).log()/8).float()
+
 class Fourier(nn.Module):
-    "Random Fourier features of a quarter of the log of noise to signal (Karras et al. 2022)"
-    def __init__(self, time):
+    "Random Fourier features (Tancik et al. 2020) of a number that is made of the time"
+    def __init__(self, time, of):
         super().__init__()
         g = torch.Generator().manual_seed(0)
-        self.mlp = time.mlp
+        self.mlp,self.of = time.mlp,of
         self.register_buffer('freqs', 2*math.pi*torch.randn(time.dim, generator=g))
         self.register_buffer('phases', 2*math.pi*torch.rand(time.dim, generator=g))
     def forward(self, t):
-        a = abar(t.double()).clamp(1e-6, 1 - 1e-6)
-        c = (((1 - a)/a).log()/8).float()
-        return self.mlp(2**.5*torch.cos(c[:, None]*self.freqs + self.phases))
+        return self.mlp(2**.5*torch.cos(self.of(t)[:, None]*self.freqs + self.phases))
 
-def fourier(model): model.time = Fourier(model.time)
+def fourier(of):
+    def change(model): model.time = Fourier(model.time, of)
+    return change
+
+def sinusoids_of(of):
+    "The library's sinusoids, of another number in [0, 1]"
+    def change(model): model.time.register_forward_pre_hook(lambda m, args: (of(args[0]),))
+    return change
+
+def slower(model): model.time.scale = 100.
+
+def last_block(model):
+    "A block more at the end of the decoder, as `first_skip` has, without the skip"
+    te,c = model.config['t_embed'],model.config['nfs'][0]
+    model.ups[-1].blocks.append(TAResBlock(te, c, c, stride=1))
+    up = model.ups[-1]
+    def forward(self, x, skips, emb, *context):
+        x,(*blocks,last) = self.up(x),self.blocks
+        for block,skip in zip(blocks, reversed(skips), strict=True):
+            x = block(torch.cat([x, skip], 1), emb, *context)
+        return last(x, emb)
+    up.forward = types.MethodType(forward, up)
+
+class Out(nn.Module):
+    "Norm, SiLU and the last convolution, of the decoder's output beside the first convolution's"
+    def __init__(self, out, c, conv_in):
+        super().__init__()
+        conv = nn.Conv2d(2*c, out.out_channels, 3, padding=1)
+        nn.init.zeros_(conv.weight), nn.init.zeros_(conv.bias)
+        self.out = nn.Sequential(group_norm(2*c), nn.SiLU(), conv)
+        conv_in.register_forward_hook(lambda m, args, out: setattr(self, 'first', out))
+    def forward(self, x): return self.out(torch.cat([x, self.first], 1))
+
+def first_out(model): model.out = Out(model.out[-1], model.config['nfs'][0], model.conv_in)
 
 def groups(rule):
     "Another number of groups, `rule(channels)`, in every norm"
@@ -159,7 +194,13 @@ V |= {'shortcut of silu(norm1(x))': dict(net=method(ResidualBlock, 'forward', si
       'residual sums / sqrt(2), weights held': dict(net=scaled_residual, hold=True),
       'QK norm': dict(net=with_qk_norm), 'dropout .1': dict(net=dropout(.1)),
       'middle Res-Attn-Res': dict(net=res_attn_res), 'skip from conv_in': dict(net=first_skip),
-      'Fourier features': dict(net=fourier),
+      'block at the end': dict(net=last_block), 'conv_in beside the output': dict(net=first_out),
+      'two blocks in the first level': dict(cfg=dict(n_blocks=(2,1,1))),
+      'an eighth wider': dict(cfg=dict(nfs=(36,72,144))),
+      'Fourier features': dict(net=fourier(log_nsr)),
+      'Fourier features of t': dict(net=fourier(lambda t: 1.73*(2*t - 1))),
+      'sinusoids of log SNR': dict(net=sinusoids_of(lambda t: .5 + log_nsr(t)/3.46)),
+      'sinusoids of 100 t': dict(net=slower),
       '8 channels a group': dict(net=groups(lambda c: max(1, min(32, c//8)))),
       '16 channels a group': dict(net=groups(lambda c: max(1, min(32, c//16)))),
       '8 groups': dict(net=groups(lambda c: min(c, 8))), 'one group': dict(net=groups(lambda c: 1)),
@@ -278,7 +319,10 @@ def main(
                    if net == 'small' else
                    get_fashion_dls(bs=bs, path=data, n_train=n, n_valid=2000, device=device))
             start = time.time()
-            losses,eps = run(dls, cfg, seed, compile, precision, device, **{'lr': lr, **V[name]})
+            change = dict(V[name])
+            this_cfg = cfg | change.pop('cfg', {})
+            losses,eps = run(dls, this_cfg, seed, compile, precision, device,
+                             **{'lr': lr, **change})
             d = dict(**this, eps_loss=eps, seconds=time.time() - start,
                      losses=[round(o, 4) for o in losses])
             with open(out, 'a') as f: f.write(json.dumps(d) + '\n')

@@ -78,9 +78,9 @@ def _label(ax, bars):
     "Side and channels of each level at the right, the colours in the corner"
     right = bars[-1].x + .8
     for level in range(max(o.level for o in bars) + 1):
-        b = next(o for o in bars if o.level == level)
-        size = f'{b.side}x{b.side}, {b.channels} channels'
-        ax.text(right, -level, size, va='center', fontsize=10)
+        b,*_,last = [o for o in bars if o.level == level]*2
+        width = f'{b.channels} → {last.channels}' if b.channels != last.channels else b.channels
+        ax.text(right, -level, f'{b.side}x{b.side}, {width} channels', va='center', fontsize=10)
     used = {_colour(o) for o in bars}
     patches = [Patch(color=c, alpha=.85, label=s) for c,s in _LEGEND.items() if c in used]
     ax.legend(handles=patches, loc='lower left', frameon=False, fontsize=10)

@@ -5,7 +5,6 @@
 
 README.md beside this file says what is compared and how."""
 import json, sys
-from pathlib import Path
 from fastcore.script import call_parse
 import equal
 

@@ -8,7 +8,6 @@
 README.md beside this file says what is compared."""
 import json, time, torch
 from functools import cache
-from pathlib import Path
 from fastcore.script import call_parse
 from equal import alike, at_least, parsed, records, spread
 from unet_attention.evaluation import (ImageEval, class_consistency, fid, load_classifier,

@@ -262,7 +262,8 @@ def _judged(scores):
     sets = f'{scores.k} sets of ' if scores.k > 1 else ''
     return (f'Of {sets}{scores.n:,} samples, by `ImageEval`. Its features are not those of '
             'Inception: no value can be compared with published ones. The floor is what as many '
-            'real images score that were not trained on.\n\n' + _table(['', 'value', '± sd', 'floor'], each))
+            'real images score that were not trained on.\n\n'
+            + _table(['', 'value', '± sd', 'floor'], each))
 
 def _losses(file):
     "The last line of a `history.csv`"

@@ -49,7 +49,7 @@ def logit_normal_times(
     device:str|torch.device|None=None, # Where to sample them
     generator:torch.Generator|None=None # Samples the offset; torch's global one if not given
 ) -> Tensor: # `(n,)`, in (0, 1)
-    "Stratified times that crowd around .5, `sigmoid` of a standard normal (Esser et al. 2024)"
+    "Stratified times that crowd around .5, `sigmoid` of a normal: for `flow` (Esser et al. 2024)"
     u = stratified_times(n, device, generator).clamp(1e-6, 1 - 1e-6)
     return torch.special.ndtri(u).sigmoid()
 

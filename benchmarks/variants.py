@@ -9,7 +9,7 @@ import json, math, sys, time, types, torch, torch.nn.functional as F
 from contextlib import nullcontext
 from fastcore.script import call_parse
 from torch import nn
-from equal import records, spread
+from equal import flops, records, spread
 from unet_attention.attention import AttentionBlock, MultiheadSelfAttention1D, attend, group_norm
 from unet_attention.blocks import ResidualBlock, TAResBlock
 from unet_attention.diffusion import abar, noisify, to_target
@@ -180,6 +180,8 @@ def held(model):
         for w,n in zip(ws, norms): w.mul_((n/w.flatten(1).norm(dim=1)).view(-1, *[1]*(w.ndim-1)))
     return after
 
+def same(o): return {}
+
 V = {'as it is': {}}
 RATES = '3e-3','5e-3','8e-3'
 adamw = torch.optim.AdamW
@@ -195,8 +197,8 @@ V |= {'shortcut of silu(norm1(x))': dict(net=method(ResidualBlock, 'forward', si
       'QK norm': dict(net=with_qk_norm), 'dropout .1': dict(net=dropout(.1)),
       'middle Res-Attn-Res': dict(net=res_attn_res), 'skip from conv_in': dict(net=first_skip),
       'block at the end': dict(net=last_block), 'conv_in beside the output': dict(net=first_out),
-      'two blocks in the first level': dict(cfg=dict(n_blocks=(2,1,1))),
-      'an eighth wider': dict(cfg=dict(nfs=(36,72,144))),
+      'two blocks in the first level': dict(cfg=lambda c: dict(n_blocks=(2, *c['n_blocks'][1:]))),
+      'an eighth wider': dict(cfg=lambda c: dict(nfs=tuple(9*n//8 for n in c['nfs']))),
       'Fourier features': dict(net=fourier(log_nsr)),
       'Fourier features of t': dict(net=fourier(lambda t: 1.73*(2*t - 1))),
       'sinusoids of log SNR': dict(net=sinusoids_of(lambda t: .5 + log_nsr(t)/3.46)),
@@ -275,7 +277,7 @@ def table(file):
     "Mean and standard deviation over the seeds; per cents are of `as it is` with the same seed"
     rows = {}
     for d in records(file):
-        net = d['net'] + ', bfloat16'*d['bf16']
+        net = f"{d['net']}{', bfloat16'*d['bf16']}, {d['n']:,} images"
         rows.setdefault((net, d['name']), {})[d['seed']] = min(d['eps_loss'][1:]),d['eps_loss'][0]
     print('| network | variant | runs | eps_loss, averages | more than as it is, % '
           '| eps_loss, last weights |\n| --- | --- | ---: | ---: | ---: | ---: |')
@@ -286,6 +288,18 @@ def table(file):
         avg,last = map(spread, zip(*runs.values()))
         print(f"| {net} | {name} | {len(runs)} | {avg} | {spread(more, '+.1f') if more else ''} "
               f'| {last} |')
+
+def costs(cfg):
+    "Operations and parameters of the network, and of each variant that has others"
+    print('| variant | MFLOP an image | parameters, M |\n| --- | ---: | ---: |')
+    seen = []
+    for name,change in V.items():
+        this_cfg = cfg | change.get('cfg', same)(cfg) | dict(color_channels=1)
+        model = ConditionalTAUnet(10, **this_cfg)
+        change.get('net', same)(model)
+        cost = flops(model),sum(p.numel() for p in model.parameters())
+        if cost not in seen[:1]: print(f'| {name} | {cost[0]/1e6:.0f} | {cost[1]/1e6:.2f} |')
+        seen.append(cost)
 
 @call_parse
 def main(
@@ -300,7 +314,8 @@ def main(
     device:str='cpu', # 'cuda' or 'cpu'
     bf16:bool=False, # Forward pass in bfloat16
     compile:bool=False, # `torch.compile` the model
-    table_only:bool=False # Print the table of `out` and do nothing else
+    table_only:bool=False, # Print the table of `out` and do nothing else
+    cost:bool=False # Print what each variant of the network costs and do nothing else
 ):
     "Train each variant and append what came out to a file"
     if table_only: return table(out)
@@ -309,6 +324,7 @@ def main(
         sys.exit(f"only must be among {'; '.join(V)}, got {'; '.join(sorted(wrong))}")
     cfg = dict(nfs=NFS[net], attention_heads=(0,)*(len(NFS[net])-1) + (4,),
                n_blocks=(1,)*len(NFS[net]), color_channels=3 if net == 'small' else 1)
+    if cost: return costs(cfg)
     precision = (lambda: torch.autocast(device, torch.bfloat16)) if bf16 else nullcontext
     for name in names:
         for seed in map(int, seeds.split(',')):
@@ -320,7 +336,7 @@ def main(
                    get_fashion_dls(bs=bs, path=data, n_train=n, n_valid=2000, device=device))
             start = time.time()
             change = dict(V[name])
-            this_cfg = cfg | change.pop('cfg', {})
+            this_cfg = cfg | change.pop('cfg', same)(cfg)
             losses,eps = run(dls, this_cfg, seed, compile, precision, device,
                              **{'lr': lr, **change})
             d = dict(**this, eps_loss=eps, seconds=time.time() - start,

@@ -424,10 +424,12 @@ def test_variants(tmp_path):
     rc, out, err = run('variants.py', *args)
     assert rc == 0 and out == '', out + err
     rc, out, err = run('variants.py', '--table-only', '--out', tmp_path/'v.jsonl')
-    assert rc == 0 and out.count('| small |') == 6, out + err
+    assert rc == 0 and out.count('| small, 32 images |') == 6, out + err
     with open(tmp_path/'v.jsonl', 'a') as f: f.write('{"net": "sma')           # killed meanwhile
     rc, out, err = run('variants.py', '--table-only', '--out', tmp_path/'v.jsonl')
     assert rc == 1 and 'line 7 that is cut off' in err
+    rc, out, err = run('variants.py', '--cost', '--net', 'small')
+    assert rc == 0 and '| skip from conv_in |' in out and '| weights held |' not in out, err
     rc, out, err = run('variants.py', '--only', 'nothing')
     assert rc == 1 and 'only must be among as it is' in err
 

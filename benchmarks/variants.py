@@ -322,7 +322,8 @@ def main(
     names = only.split(';') if only else list(V)
     if wrong := set(names) - set(V):
         sys.exit(f"only must be among {'; '.join(V)}, got {'; '.join(sorted(wrong))}")
-    cfg = dict(nfs=NFS[net], attention_heads=(0,)*(len(NFS[net])-1) + (4,),
+    heads = 1 if net == 'small' else 4
+    cfg = dict(nfs=NFS[net], attention_heads=(0,)*(len(NFS[net])-1) + (heads,),
                n_blocks=(1,)*len(NFS[net]), color_channels=3 if net == 'small' else 1)
     if cost: return costs(cfg)
     precision = (lambda: torch.autocast(device, torch.bfloat16)) if bf16 else nullcontext

@@ -4,12 +4,13 @@ from torch import nn
 diffusers = pytest.importorskip('diffusers')
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
-from diffusers.schedulers import (DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
-                                  FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler)
+from diffusers.schedulers import (
+    DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler)
 from unet_attention.attention import AttentionBlock, CrossAttentionBlock, MultiheadSelfAttention1D
 from unet_attention.blocks import ResBlock, ResidualBlock
 from unet_attention.diffusion import Denoiser, Process
-from unet_attention.sampling import TIMES, ddim, ddpm, dpm_solver, heun, karras
+from unet_attention.sampling import TIMES, ddim, ddpm, dpm_solver, even_logsnr, heun, karras
 
 @pytest.fixture(autouse=True)
 def seed():
@@ -121,11 +122,12 @@ def follow(sampler, target, schedule, theirs, times='uniform', n=n, eps=1e-5, st
                      progress=False, **kw)
     their,xs = theirs(model.process, t),[]
     twice = isinstance(their, HeunDiscreteScheduler)        # in each step but the last
+    scaled = isinstance(their, (HeunDiscreteScheduler, EulerDiscreteScheduler))   # x_t/alpha
     at = torch.cat([t[:1], t[1:-1].repeat_interleave(2)]) if twice else t[:-1]
-    x = x_T*(their.sigmas[0]**2 + 1)**.5 if twice else x_T
+    x = x_T*(their.sigmas[0]**2 + 1)**.5 if scaled else x_T
     assert len(their.timesteps) == len(at)
     for i,(s,now) in enumerate(zip(at, their.timesteps)):
-        inp = their.scale_model_input(x, now) if twice else x
+        inp = their.scale_model_input(x, now) if scaled else x
         if not twice or i % 2 == 0: xs.append(inp)
         out = model(inp, s.float().expand(sz[0]))
         x = step(their, out, now, x, b) if step else their.step(out, now, x).prev_sample
@@ -208,13 +210,35 @@ def test_flow_diffusers(times):
         return res
     follow(ddim, 'flow', 'flow', theirs, times)
 
-def test_karras_diffusers():
-    "Our spacing is theirs, between the same ends"
-    theirs = DPMSolverMultistepScheduler(1000, use_karras_sigmas=True)
+@spaced
+@formulated
+def test_euler_diffusers(target, schedule, times):
+    "`ddim` without noise is Euler's method in `sigma/alpha`"
+    def theirs(process, t):
+        res = EulerDiscreteScheduler(1000, prediction_type=NAMES[target])
+        res.set_timesteps(n)
+        res.sigmas = sigmas(process, t)
+        return res
+    follow(ddim, target, schedule, theirs, times, eps=1e-4)
+
+@formulated
+def test_clip_diffusers(target, schedule):
+    "Clipping the predicted `x_0` changes the noise that goes with it"
+    def theirs(process, t): return scheduler(DDIMScheduler, process, n, target, clip_sample=True,
+                                             clip_sample_range=.5)
+    def step(their, out, t, x, g):
+        return their.step(out, t, x, use_clipped_model_output=True).prev_sample
+    follow(ddim, target, schedule, theirs, step=step, clip=.5)
+
+@pytest.mark.parametrize('spacing,option', [(karras, 'use_karras_sigmas'),
+                                            (even_logsnr, 'use_lu_lambdas')])
+def test_spacing_diffusers(spacing, option):
+    "Our spacings are theirs, between the same ends"
+    theirs = DPMSolverMultistepScheduler(1000, **{option: True})
     theirs.set_timesteps(n)
     hi,lo = theirs.sigmas[0].item(),theirs.sigmas[-2].item()
     process = Process('v', 'cosine')
-    agree(sigmas(process, karras(process, n, r_max=hi, r_min=lo)), theirs.sigmas, 1e-4)
+    agree(sigmas(process, spacing(process, n, r_max=hi, r_min=lo)), theirs.sigmas, 1e-4)
 
 def test_agree_can_fail():
     with pytest.raises(AssertionError): agree(torch.zeros(2), torch.full((2,), 1e-4))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .checks import (as_tensor, core, count, counts, delegates, device as on_device,
                                    ends, evaluating, must, one_of, real, takes, tensor,
                                    values_known)
-from .diffusion import process_of
+from .diffusion import Process, process_of
 
 # %% ../nbs/05_sampling.ipynb #189e2545
 Time = namedtuple('Time', 't alpha sigma')      # numbers: a time, the image's factor, the noise's
@@ -73,7 +73,10 @@ def sample(
     return x, x_0s
 
 # %% ../nbs/05_sampling.ipynb #b1774a41
-def uniform(process, n):
+def uniform(
+    process:Process, # Whose schedule
+    n:int # Steps
+) -> Tensor: # `(n+1,)`, float64, falling to 0
     "Equal steps of time, from .99 to 0"
     return torch.linspace(.99, 0, n+1, dtype=torch.double)
 
@@ -219,7 +222,10 @@ def ddim(
     return sample(step, model, sz, device, n_steps, **kwargs)
 
 # %% ../nbs/05_sampling.ipynb #7e467247
-def trailing(process, n):
+def trailing(
+    process:Process, # Whose schedule
+    n:int # Steps
+) -> Tensor: # `(n+1,)`, float64, falling to 0
     "Equal steps of time, from 1 to 0; not for a network that predicts eps"
     return torch.linspace(1, 0, n+1, dtype=torch.double)
 
@@ -227,14 +233,26 @@ def _ratio(process, t=1.):
     "`sigma/alpha` at time `t`"
     return torch.exp(-process.logsnr(torch.tensor(t, dtype=torch.double))/2).item()
 
-def karras(process, n, rho=7., r_max=500., r_min=.002):
+# %% ../nbs/05_sampling.ipynb #2cf1e338
+def karras(
+    process:Process, # Whose schedule
+    n:int, # Steps
+    rho:float=7., # The root of `sigma/alpha` that falls evenly
+    r_max:float=500., # First `sigma/alpha`, or the schedule's largest
+    r_min:float=.002 # Last `sigma/alpha` before 0
+) -> Tensor: # `(n+1,)`, float64, falling to 0
     "`sigma/alpha` from `r_max` to `r_min`, even in its `rho`-th root (Karras et al. 2022, eq. 5)"
     r_max = min(r_max, _ratio(process))
     r = torch.linspace(r_max**(1/rho), r_min**(1/rho), n, dtype=torch.double)**rho
     return torch.cat([process.time(-2*r.log()), r.new_zeros(1)])
 
-def even_logsnr(process, n, r_max=500., r_min=.002):
-    "Equal steps of log-SNR, `sigma/alpha` from `r_max` to `r_min`"
+def even_logsnr(
+    process:Process, # Whose schedule
+    n:int, # Steps
+    r_max:float=500., # First `sigma/alpha`, or the schedule's largest
+    r_min:float=.002 # Last `sigma/alpha` before 0
+) -> Tensor: # `(n+1,)`, float64, falling to 0
+    "Equal steps of log-SNR, `sigma/alpha` from `r_max` to `r_min` (Lu et al. 2022)"
     r_max = min(r_max, _ratio(process))
     r = torch.logspace(math.log10(r_max), math.log10(r_min), n, dtype=torch.double)
     return torch.cat([process.time(-2*r.log()), r.new_zeros(1)])

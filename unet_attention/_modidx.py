@@ -245,6 +245,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'unet_attention.cli._generate': ('cli.html#_generate', 'unet_attention/cli.py'),
                                     'unet_attention.cli._import': ('cli.html#_import', 'unet_attention/cli.py'),
                                     'unet_attention.cli._insides': ('cli.html#_insides', 'unet_attention/cli.py'),
+                                    'unet_attention.cli._interval': ('cli.html#_interval', 'unet_attention/cli.py'),
                                     'unet_attention.cli._ints': ('cli.html#_ints', 'unet_attention/cli.py'),
                                     'unet_attention.cli._joined': ('cli.html#_joined', 'unet_attention/cli.py'),
                                     'unet_attention.cli._keep': ('cli.html#_keep', 'unet_attention/cli.py'),

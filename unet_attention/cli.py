@@ -36,6 +36,14 @@ def _ints(**arg):
     except ValueError: raise ValueError(
         f'{name} must be whole numbers with commas between, as in 32,64,128, got {v!r}') from None
 
+def _interval(text):
+    "The times in `'.2,.8'`"
+    try: low,high = map(float, str(text).split(','))
+    except ValueError: low,high = 1.,0.
+    right = 0 <= low <= high <= 1
+    must(right, 'be two times in [0, 1] with a comma between, as in .2,.8', interval=text)
+    return low, high
+
 def _check(options):
     "An error if one of `options`, values by name, is not as declared; `None` stands for a default"
     for k,v in options.items():
@@ -195,7 +203,8 @@ def _dls(o):
                    n_valid=o.n_valid, **kw)
 
 # %% ../nbs/24_cli.ipynb #748d46d4
-def _generate(model, sz, n, steps, guidance, seed, classes=None, sampler='dpm_solver'):
+def _generate(model, sz, n, steps, guidance, seed, classes=None, sampler='dpm_solver',
+              interval=(0., 1.)):
     "`n` images of each of `classes`, or `n` images; each step's `x_t`, above the predicted `x_0`"
     import torch
     from unet_attention.sampling import SAMPLERS
@@ -203,7 +212,8 @@ def _generate(model, sz, n, steps, guidance, seed, classes=None, sampler='dpm_so
     shape = (n if c is None else len(c), model.color_channels, sz, sz)
     if c is None: guidance = 1.
     g,device = torch.Generator().manual_seed(seed),next(model.parameters()).device
-    kw = dict(c=c, guidance=guidance, generator=g, x_ts=(x_ts := []), progress=sys.stderr.isatty())
+    kw = dict(c=c, guidance=guidance, interval=interval, generator=g, x_ts=(x_ts := []),
+              progress=sys.stderr.isatty())
     x,x_0s = SAMPLERS[sampler](model, shape, device, steps, **kw)
     return x, [torch.cat(o, 2) for o in zip(x_ts, x_0s)]
 
@@ -320,10 +330,10 @@ def _make_room(out, given, again, held):
 def _remove(o): rmtree(o) if o.is_dir() else o.unlink(missing_ok=True)
 
 def _summary(learn, epochs):
-    "Images, classes, parameters and epochs, in a line"
+    "Images, classes, parameters, epochs and steps, in a line"
     ds,weights = learn.dls.train.dataset,sum(p.numel() for p in learn.model.parameters())
     return (f'{len(ds):,} images, {ds.c or "no"} classes, {weights:,} parameters, '
-            f'{epochs} epoch{"s"[:epochs > 1]}')
+            f'{epochs} epoch{"s"[:epochs > 1]}, {epochs*len(learn.dls.train):,} steps')
 
 # %% ../nbs/24_cli.ipynb #aeb9c49b
 def _launched(): return bool({'WORLD_SIZE', 'ACCELERATE_MIXED_PRECISION'} & os.environ.keys())
@@ -390,13 +400,14 @@ def sample_model(
     n:int=8, # Images to sample, of each class if there are classes
     steps:int=10, # Steps of the sampler
     guidance:float=2., # Guidance scale: 1 follows the class as learned, more exaggerates it
+    interval:str='0,1', # First and last time at which guidance acts, as .2,.8
     sampler:str='dpm_solver', # ddpm, ddim, heun or dpm_solver
     seed:int=0, # Of the starting noise
     out:str='' # Picture, .png, or .gif for an animation; generated.png, in FOLDER, if not given
 ) -> Path: # The picture
     "Sample from a trained model."
     _check(locals())
-    out = _picture(out, folder)
+    out,at = _picture(out, folder),_interval(interval)
     from unet_attention.saving import load_unet, read_config
     extra = read_config(folder)['extra']
     must('sz' in extra, 'say the side of its images: save the model with sz=', folder=str(folder))
@@ -406,7 +417,7 @@ def sample_model(
     must(isinstance(vocab, list), f'be a list in {folder}', classes=vocab)
     vocab = [str(o) for o in vocab]                        # names, though they may be numbers
     picks = _classes(classes, vocab)
-    x,frames = _generate(model, extra['sz'], n, steps, guidance, seed, picks, sampler)
+    x,frames = _generate(model, extra['sz'], n, steps, guidance, seed, picks, sampler, at)
     out.parent.mkdir(parents=True, exist_ok=True)
     _write(x, frames, out, value_range, [vocab[i] for i in picks] if picks else None)
     print(f'Wrote {out}')

@@ -246,8 +246,11 @@ class ImageEval:
             return torch.cat([tensor((len(o), 'd'), **{'features(x)': self.f(_at(o, self.f))}).cpu()
                               for o in x.split(self.bs)])
 
-    def scores(self, x, c=None):
-        "All scores of one set, as numbers by name"
+    def scores(self,
+        x:Tensor, # Samples `(n, c, h, w)`: float in [-1, 1] or uint8
+        c:Tensor|None=None # Labels, `(n,)`
+    ) -> dict: # Scores by name, without their floor
+        "All scores of one set"
         f = self.embed(x)
         precision,recall = precision_recall(f, _some(self.f_train, len(f)))
         copies = memorised(x, self.train, self.held_out, limit=self.limit)
@@ -259,7 +262,10 @@ class ImageEval:
 
 # %% ../nbs/08_evaluation.ipynb #c91b6f08
 @patch
-def reference(self:ImageEval, n, c=None):
+def reference(self:ImageEval,
+    n:int, # Number of samples
+    c:Tensor|None=None # Their labels, `(n,)`
+) -> tuple: # Images, as `held_out`, and their labels or `None`; fewer if there are not so many
     "As many unseen real images as samples, of the classes `c` if there are labels"
     if c is None or self.labels is None: return _some(self.held_out, n),None
     at = {int(k): iter((self.labels == k).nonzero()[:, 0].tolist()) for k in c.unique()}

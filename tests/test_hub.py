@@ -242,13 +242,14 @@ def test_card(model, tmp_path):
     kw = dict(scores=scored(), training='Two epochs.', samples=torch.rand(4, 3, 8, 8)*2 - 1)
     meta,text = card(model_card(tmp_path, **kw, license='mit', datasets=['me/pets'], tags=['pets']))
     assert (meta['license'], meta['datasets'], meta['tags'][-1]) == ('mit', ['me/pets'], 'pets')
-    assert 'Of 240 samples.' in text and '| fid | 12.5000 |  | 3.5000 |' in text
+    assert 'Of 240 samples, by' in text and 'not those of Inception' in text
+    assert '| fid | 12.5000 |  | 3.5000 |' in text
     assert 'Two epochs.' in text and '| 1 | .25 | .125 |' in text and '| 0 |' not in text
     assert '![Samples](samples.png)' in text and not re.search('Not s|None were', text)
     from PIL import Image
     with Image.open(tmp_path/'samples.png') as im: assert im.width > 100
     text = card(model_card(tmp_path, scores=scored(50, 3)))[1]
-    assert 'Of 3 sets of 50 samples.' in text and '| fid | 12.5000 | 0.2500 | 3.5000 |' in text
+    assert 'Of 3 sets of 50 samples, by' in text and '| fid | 12.5000 | 0.2500 | 3.5000 |' in text
     assert '![Samples](samples.png)' in text                  # the sheet that is there
 
 def test_a_card_that_is_there_stays(model, tmp_path):

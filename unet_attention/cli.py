@@ -37,9 +37,9 @@ def _ints(**arg):
         f'{name} must be whole numbers with commas between, as in 32,64,128, got {v!r}') from None
 
 def _interval(text):
-    "The times in `'.2,.8'`"
-    try: low,high = map(float, str(text).split(','))
-    except ValueError: low,high = 1.,0.
+    "The times in `'.2,.8'`, or in a pair of them"
+    try: low,high = map(float, text.split(',') if isinstance(text, str) else text)
+    except (ValueError, TypeError): low,high = 1.,0.
     right = 0 <= low <= high <= 1
     must(right, 'be two times in [0, 1] with a comma between, as in .2,.8', interval=text)
     return low, high

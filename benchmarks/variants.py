@@ -85,7 +85,7 @@ def first_skip(model):
     model.conv_in.register_forward_hook(lambda m, args, out: setattr(last, 'first', out))
 
 def log_nsr(t):
-    "An eighth of the log of noise to signal (twice that of Karras et al. 2022), in [-1.73, 1.73]"
+    "A quarter of `log(sigma/alpha)`, which EDM embeds (Karras et al. 2022), in [-1.73, 1.73]"
     a = abar(t.double()).clamp(1e-6, 1 - 1e-6)
     return (((1 - a)/a).log()/8).float()
 
@@ -292,14 +292,14 @@ def table(file):
 def costs(cfg):
     "Operations and parameters of the network, and of each variant that has others"
     print('| variant | MFLOP an image | parameters, M |\n| --- | ---: | ---: |')
-    seen = []
+    plain = None
     for name,change in V.items():
         this_cfg = cfg | change.get('cfg', same)(cfg) | dict(color_channels=1)
         model = ConditionalTAUnet(10, **this_cfg)
         change.get('net', same)(model)
         cost = flops(model),sum(p.numel() for p in model.parameters())
-        if cost not in seen[:1]: print(f'| {name} | {cost[0]/1e6:.0f} | {cost[1]/1e6:.2f} |')
-        seen.append(cost)
+        if cost != plain: print(f'| {name} | {cost[0]/1e6:.0f} | {cost[1]/1e6:.2f} |')
+        plain = plain or cost
 
 @call_parse
 def main(

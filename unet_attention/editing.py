@@ -98,7 +98,7 @@ def invert(
     x:Tensor, # Images, `(b, c, h, w)`, in the units of the data
     c:Tensor|None=None, # What they are conditioned on, `(b, ...)`
     n_steps:int=50 # Steps, at least 1; as many as `ddim` will take on the way back
-) -> Tensor: # `x_T`, from which `ddim` makes them, shape of `x`; not quite noise
+) -> Tensor: # `x_T`, at time .99, from which `ddim` makes them, shape of `x`; not quite noise
     "DDIM inversion: where the sampler must start to make `x` (Song et al. 2020, section 4.3)"
     process,x = process_of(model),tensor(('b', 'c', 'h', 'w'), x=x)
     args = () if c is None else (as_tensor(..., None, x.device, c=c),)
